@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -184,5 +185,7 @@ class Store:
             for split in ("train_score", "val_score", "test_score"):
                 raw[split] = Score(**raw[split])
             return RunRecord(**raw, predictions=predictions)
-        except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
-            raise RecordError(f"{path}: not a readable run record ({error}); delete it to train this run again") from error
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise RecordError(
+                f"{path}: not a readable run record ({error}); delete it to train this run again"
+            ) from error

@@ -1,0 +1,104 @@
+"""Optimisers and learning-rate schedules, as a recipe names them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from labreport.recipes import Recipe
+
+
+def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
+    """A matrix of the same singular vectors with all singular values near 1, by Newton–Schulz iteration in bfloat16.
+
+    The quintic's coefficients (3.4445, −4.7750, 2.0315) are K. Jordan's (Muon, 2024): steepest at zero, so that a few
+    steps suffice; they leave singular values between about 0.5 and 1.5, which is enough for a step direction.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = matrix.bfloat16() if matrix.shape[0] <= matrix.shape[1] else matrix.bfloat16().T
+    x = wide / (wide.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return (x if matrix.shape[0] <= matrix.shape[1] else x.T).to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised: each filter tensor (O, I, kh, kw) moves along the orthogonal factor of its momentum.
+
+    Before the step the tensor is scaled to norm √O, as airbench does, so that `lr` is a relative step size.
+    """
+
+    def __init__(self, params, lr: float, momentum: float):
+        super().__init__(params, {"lr": lr, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                buffer = self.state[weight].setdefault("momentum_buffer", torch.zeros_like(weight))
+                buffer.mul_(group["momentum"]).add_(weight.grad)
+                direction = weight.grad.add(buffer, alpha=group["momentum"])  # Nesterov
+                weight.mul_(len(weight) ** 0.5 / weight.norm())
+                weight.sub_(group["lr"] * orthogonalize(direction.flatten(1)).view_as(weight))
+
+
+# Notebook 05's rates beside the filters' own, from airbench94_muon, whose loss is a sum over the batch. Ours is a mean,
+# so the rates are multiplied by the batch size, which leaves rate × decay a sample as it is.
+BIAS_LR, HEAD_LR = 0.053, 0.67
+WHITENING_BIAS_EPOCHS = 3
+
+
+def build_optimizers(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
+    """The recipe's optimiser, or for `muon` two: Muon on the filters, SGD with Nesterov momentum on the rest.
+
+    Raises:
+        ValueError: the recipe names an optimiser that does not exist.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if recipe.optimizer == "sgd":
+        settings = {"momentum": recipe.momentum, "nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay}
+        return [torch.optim.SGD(trainable, lr=recipe.lr, fused=True, **settings)]
+    if recipe.optimizer == "adam":
+        return [torch.optim.Adam(trainable, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)]
+    if recipe.optimizer != "muon":
+        raise ValueError(f"recipe {recipe.name!r}: no optimizer {recipe.optimizer!r}; there are sgd, adam, muon")
+    filters = [p for p in trainable if p.ndim == 4]
+    biases = [p for name, p in model.named_parameters() if p.ndim == 1 and p.requires_grad and "whitening" not in name]
+    bias_lr, head_lr = BIAS_LR * recipe.batch_size, HEAD_LR * recipe.batch_size
+    groups = [
+        {"params": [model.whitening.bias], "lr": bias_lr, "until_epoch": WHITENING_BIAS_EPOCHS},
+        {"params": biases, "lr": bias_lr},
+        {"params": [model.head.weight], "lr": head_lr},
+    ]
+    for group in groups:  # airbench's decay is a share of the weight a sample, whatever the rate
+        group["weight_decay"] = recipe.weight_decay * recipe.batch_size / group["lr"]
+    sgd = torch.optim.SGD(groups, lr=bias_lr, momentum=0.85, nesterov=True, fused=True)
+    return [Muon(filters, lr=recipe.lr, momentum=recipe.momentum), sgd]
+
+
+def rate_factor(recipe: Recipe, epoch: float, until: float | None = None) -> float:
+    """The factor on the learning rate after `epoch` (fractional) epochs; `until` ends a linear decay earlier.
+
+    Raises:
+        ValueError: the recipe names a schedule that does not exist.
+    """
+    if recipe.schedule == "constant":
+        return 1.0
+    if recipe.schedule == "step":
+        return recipe.gamma ** (int(epoch) // recipe.step_size)
+    share = min(epoch / (until or recipe.epochs), 1.0)
+    if recipe.schedule == "linear":
+        if share < recipe.warmup:
+            return share / recipe.warmup
+        return (1 - share) / (1 - recipe.warmup)
+    raise ValueError(f"recipe {recipe.name!r}: no schedule {recipe.schedule!r}; there are constant, step, linear")
+
+
+def set_rates(recipe: Recipe, optimizers: list[torch.optim.Optimizer], epoch: float) -> float:
+    """Set every group's rate for this moment of the training; returns the recipe's own current rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            initial = group.setdefault("initial_lr", group["lr"])
+            group["lr"] = initial * rate_factor(recipe, epoch, group.get("until_epoch"))
+    return recipe.lr * rate_factor(recipe, epoch)

@@ -16,6 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class WeightsUnavailable(RuntimeError):
+    """Pretrained weights are not on disk and cannot be downloaded."""
+
+
 class Baseline(nn.Module):
     """Section II: three 2×2 convolutions (padding 1, 1, 0), ReLU and max-pooling. 48,122 parameters.
 
@@ -87,22 +91,28 @@ def resnet18(num_classes: int = 10, *, pretrained: bool = False) -> nn.Module:
     `pretrained` starts from ImageNet weights, which torchvision downloads once and checks by their hash.
 
     Raises:
-        OSError: the weights are neither in torch's cache nor to be had from the network.
+        WeightsUnavailable: the weights are neither in torch's cache nor to be had from the network.
     """
     from labreport._torchvision import torchvision  # takes a second, and only these two recipes need it
 
-    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1 if pretrained else None
-    if pretrained and os.environ.get("LABREPORT_OFFLINE"):
-        _require_cached(weights.url)
-    model = torchvision.models.resnet18(weights=weights)
+    model = torchvision.models.resnet18()
+    if pretrained:
+        model.load_state_dict(_download(torchvision.models.ResNet18_Weights.IMAGENET1K_V1))
     model.fc = nn.Linear(model.fc.in_features, num_classes)
     return model
 
 
-def _require_cached(url: str) -> None:
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name
-    if not path.exists():
-        raise OSError(f"no pretrained weights at {path}, and LABREPORT_OFFLINE forbids the download of {url}")
+def _download(weights) -> dict[str, Tensor]:
+    """The state of torchvision's `weights`: from torch's cache, or downloaded with progress and checked by its hash."""
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name
+    if not cached.exists() and os.environ.get("LABREPORT_OFFLINE", "0") not in ("", "0"):
+        raise WeightsUnavailable(f"no pretrained weights at {cached}, and LABREPORT_OFFLINE forbids a download")
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; or the file's hash is not the one in its name
+        raise WeightsUnavailable(
+            f"the pretrained weights cannot be had from {weights.url} ({error}); put the file at {cached}"
+        ) from error
 
 
 def resnet18_pretrained(num_classes: int = 10) -> nn.Module:

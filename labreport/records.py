@@ -155,20 +155,16 @@ class Store:
         write_atomically(path, (text + "\n").encode())
         return path
 
-    def all(self) -> list[RunRecord]:
-        """Every record of the folder, by recipe name, seed and key."""
-        paths = sorted(self.folder.glob("*.json"))
-        return sorted((self.load(path) for path in paths), key=lambda r: (r.name, r.seed, r.key))
+    def all(self, name: str = "*") -> list[RunRecord]:
+        """Every record of the folder, or of one recipe in it, by recipe name, seed and key."""
+        records = [self.load(path) for path in self.folder.glob(f"{name}-seed*.json")]
+        return sorted(records, key=lambda r: (r.name, r.seed, r.key))
 
-    def find(self, name: str, settings: dict, seed: int, fingerprint: str | None = None) -> RunRecord | None:
-        """The record of that run, or None. Without a `fingerprint`, one on any real data will do."""
-        for path in sorted(self.folder.glob(f"{name}-seed{seed}-*.json")):
-            record = self.load(path)
-            wanted = fingerprint or record.data.fingerprint
-            real = fingerprint or record.data.source != "synthetic stand-in"
-            if real and record.key == run_key(settings, wanted, seed):
-                return record
-        return None
+    def find(self, name: str, settings: dict, seed: int, fingerprint: str) -> RunRecord | None:
+        """The record of exactly that run, or None."""
+        key = run_key(settings, fingerprint, seed)
+        path = self.folder / f"{name}-seed{seed}-{key}.json"
+        return self.load(path) if path.exists() else None
 
     def load(self, path: Path) -> RunRecord:
         """Read one record.

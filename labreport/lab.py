@@ -1,0 +1,255 @@
+"""One notebook's session: its parameters checked, its data and records, and how it shows what it found.
+
+lab = Lab.open(profile, seed, data_dir, device)
+records = lab.train("baseline")
+lab.show(figures.curves(records), "baseline-curves", "Loss and accuracy of the baseline.")
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labreport import paths
+from labreport.recipes import PROFILES, RECIPES, SEEDS, Recipe, for_profile
+from labreport.records import RunRecord, Store, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from labreport.data import Data
+
+PROFILE_CAVEATS = {
+    "smoke": "smoke test: one epoch on a few hundred images",
+    "quick": "shortened schedules",
+    "paper": "",
+}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A session with one profile, seed, dataset and device. Make one with `Lab.open`."""
+
+    profile: str
+    seed: int
+    data_dir: Path | None
+    device: str | None
+
+    @classmethod
+    def open(
+        cls,
+        profile: str | None = None,
+        seed: int | None = None,
+        data_dir: str | Path | None = None,
+        device: str | None = None,
+    ) -> Lab:
+        """A session. None means `$LABREPORT_PROFILE` or quick; 0; `$LABREPORT_DATA` or `data/`; the GPU if there is one.
+
+        Raises:
+            ValueError: a parameter has a value that cannot be used; the message names it and what can be.
+        """
+        profile = profile or os.environ.get("LABREPORT_PROFILE") or "quick"
+        if profile not in PROFILES:
+            raise ValueError(f"profile {profile!r} does not exist; choose one of {', '.join(PROFILES)}")
+        seed = 0 if seed is None else seed
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed {seed!r} must be a whole number from 0 up")
+        data_dir = data_dir or os.environ.get("LABREPORT_DATA") or None
+        folder = Path(data_dir).expanduser().resolve() if data_dir else None
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"data folder {folder} does not exist; name the folder that holds cifar-10-batches-py")
+        if device is not None:
+            _check_device(device)
+        return cls(profile, seed, folder, device)
+
+    # --- data and records ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> Data:
+        """The images: CIFAR-10 where it can be had, else the synthetic stand-in; for `smoke` a small stand-in."""
+        from labreport import data
+
+        if self.profile == "smoke" and self.data_dir is None:
+            return data.synthetic(n_train=400, n_val=100, n_test=200)
+        return data.load(self.data_dir)
+
+    @property
+    def store(self) -> Store:
+        """This profile's records."""
+        return Store(paths.records(self.profile))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that this profile asks of every recipe."""
+        return tuple(range(self.seed, self.seed + SEEDS[self.profile]))
+
+    def recipe(self, recipe: str | Recipe) -> Recipe:
+        """A recipe as this profile runs it, by its name or from your own `Recipe`.
+
+        Raises:
+            ValueError: there is no recipe of that name.
+        """
+        if isinstance(recipe, str):
+            if recipe not in RECIPES:
+                raise ValueError(f"no recipe is named {recipe!r}; there are {', '.join(RECIPES)}")
+            recipe = RECIPES[recipe]
+        return for_profile(recipe, self.profile)
+
+    @property
+    def reports_only(self) -> bool:
+        """`paper` without named data: reports the records that are there, and never trains."""
+        return self.profile == "paper" and self.data_dir is None
+
+    def train(self, recipe: str | Recipe) -> list[RunRecord]:
+        """The records of `recipe`, one a seed: taken from the store, or trained now.
+
+        Where weights cannot be downloaded, or nothing may be trained (`reports_only`), the list can be short or empty,
+        and a printed line says why.
+        """
+        recipe = self.recipe(recipe)
+        stored = self._stored(recipe)
+        if self.reports_only:
+            if not stored:
+                print(f"{recipe.name}: no stored run; name a data folder to train it")
+            return list(stored.values())
+        for seed in self.seeds:
+            if seed not in stored and (record := self._train_one(recipe, seed)):
+                stored[seed] = record
+        return [stored[seed] for seed in sorted(stored)]
+
+    def _stored(self, recipe: Recipe) -> dict[int, RunRecord]:
+        """What the store has of this recipe, by seed."""
+        runs = {record.seed: record for record in self.store.all(recipe.name) if record.recipe == recipe.settings()}
+        if self.reports_only:
+            return {seed: record for seed, record in runs.items() if record.data.source != "synthetic stand-in"}
+        found = (
+            self.store.find(recipe.name, recipe.settings(), seed, self.data.info.fingerprint) for seed in self.seeds
+        )
+        return {record.seed: record for record in found if record}
+
+    def _train_one(self, recipe: Recipe, seed: int) -> RunRecord | None:
+        from labreport.models import WeightsUnavailable
+        from labreport.training import train
+
+        if self.profile == "paper" and self.data.info.source == "synthetic stand-in":
+            raise ValueError("the paper profile trains on CIFAR-10 only; name a folder that holds cifar-10-batches-py")
+        live = LiveDisplay.start(recipe)
+        try:
+            return train(recipe, self.data, seed, profile=self.profile, device=self.device, on_epoch=live.update)
+        except WeightsUnavailable as error:
+            print(f"{recipe.name}, seed {seed}: not run; {error}")
+            return None
+        finally:
+            live.close()
+
+    def records(self) -> dict[str, list[RunRecord]]:
+        """What this profile has of each of the suite's recipes, in the report's order; trains nothing."""
+        return {name: list(self._stored(self.recipe(name)).values()) for name in RECIPES}
+
+    def reference(self) -> dict[str, list[RunRecord]]:
+        """The committed reference run: the `paper` records that came with the code, whatever this profile is."""
+        store = Store(paths.REPOSITORY / "figures" / "paper" / "records")
+        wanted = {name: for_profile(recipe, "paper").settings() for name, recipe in RECIPES.items()}
+        return {
+            name: [r for r in store.all(name) if r.recipe == settings and r.data.source != "synthetic stand-in"]
+            for name, settings in wanted.items()
+        }
+
+    @cached_property
+    def caveat(self) -> str:
+        """What must be said beside every result of this session; empty for whole schedules on official data."""
+        from labreport.data import CAVEATS
+
+        if self.reports_only:
+            sources = {r.data.source for records in self.records().values() for r in records}
+            data = "; ".join(sorted(filter(None, (CAVEATS[source] for source in sources))))
+        else:
+            data = self.data.caveat
+        return "; ".join(filter(None, (data, PROFILE_CAVEATS[self.profile])))
+
+    # --- showing --------------------------------------------------------------------------------------------------------
+
+    def show(self, figure: Figure, name: str, caption: str) -> None:
+        """Save a figure as figures/<profile>/<name>.svg and .png, and display it with its caption."""
+        from IPython.display import HTML, display
+        from matplotlib import pyplot as plt
+
+        if self.caveat:
+            figure.text(0.995, -0.01, self.caveat, ha="right", va="top", fontsize=6, color="0.45")
+        svg = _rendered(figure, "svg")
+        write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)
+        write_atomically(paths.figures(self.profile) / f"{name}.png", _rendered(figure, "png"))
+        plt.close(figure)
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        text = html.escape(caption)
+        display(
+            HTML(
+                f'<figure id="fig:{name}"><img src="{source}" alt="{text}" style="max-width: 100%">'
+                f"<figcaption>{text}</figcaption></figure>"
+            )
+        )
+
+    def table(self, frame: pd.DataFrame, name: str, caption: str, *, index: bool = False) -> None:
+        """Save a table as figures/<profile>/<name>.csv and .md, and display it with its caption."""
+        from IPython.display import HTML, display
+
+        folder = paths.figures(self.profile)
+        titled = f"{caption} ({self.caveat})" if self.caveat else caption
+        write_atomically(folder / f"{name}.csv", frame.to_csv(index=index).encode())
+        write_atomically(folder / f"{name}.md", f"{titled}\n\n{frame.to_markdown(index=index)}\n".encode())
+        body = frame.to_html(index=index, border=0, na_rep="–")
+        start = body.index(">") + 1
+        display(HTML(f'<table id="tbl:{name}"><caption>{html.escape(titled)}</caption>{body[start:]}'))
+
+    def say(self, text: str) -> None:
+        """Display Markdown: a finding, written from records."""
+        from IPython.display import Markdown, display
+
+        display(Markdown(text))
+
+
+class LiveDisplay:
+    """A learning curve that moves in JupyterLab; nothing where nobody looks on."""
+
+    def __init__(self, curve):
+        self._curve = curve
+
+    @classmethod
+    def start(cls, recipe: Recipe) -> LiveDisplay:
+        if "ipykernel" not in sys.modules or os.environ.get("LABREPORT_HEADLESS"):
+            return cls(None)
+        from labreport.figures import LiveCurve
+
+        return cls(LiveCurve(recipe.title or recipe.name))
+
+    def update(self, run) -> None:
+        if self._curve:
+            self._curve.update(run.history)
+
+    def close(self) -> None:
+        if self._curve:
+            self._curve.close()
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+
+
+def _rendered(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}  # the same figure gives the same bytes
+    figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
+    return buffer.getvalue()

@@ -38,6 +38,7 @@ BATCH_SIZE = 10_000  # images in each of the six batch files
 PIXELS = 3 * 32 * 32  # bytes of an image: red plane, green plane, blue plane, row by row
 TRAIN_FILES = tuple(f"data_batch_{i}" for i in range(1, 6))
 TEST_FILE = "test_batch"
+N_TRAINVAL = len(TRAIN_FILES) * BATCH_SIZE
 META_FILE = "batches.meta"
 OFFICIAL_MD5 = {  # as torchvision.datasets.CIFAR10 lists them; a test compares the two
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -61,6 +62,10 @@ SHAPES = ("disc", "ring", "square", "frame", "triangle", "cross", "stripes", "ch
 
 class DataError(ValueError):
     """The data that was asked for cannot be used; the message names the file and the way out."""
+
+
+class _UnreachableError(Exception):
+    """The server cannot be reached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,16 +106,20 @@ def load(folder: Path | None = None, *, download: bool = True, val_size: int = 5
     Raises:
         DataError: the folder has no data, a file in it is missing or damaged, or a download arrived damaged.
     """
-    if not (0 < val_size < len(TRAIN_FILES) * BATCH_SIZE and val_size % 10 == 0):
+    if not (0 < val_size < N_TRAINVAL and val_size % 10 == 0):
         raise DataError(f"val_size={val_size}: must be a multiple of 10 between 10 and 49,990")
     named = folder or os.environ.get("LABREPORT_DATA")
     if named:
         return _read(_find(Path(named).expanduser(), required=True), val_size)
     found = _find(paths.data())
+    reason = "no download was to be tried"
     if found is None and download and os.environ.get("LABREPORT_OFFLINE", "0") in ("", "0"):
-        found = _download(paths.data())
+        try:
+            found = _download(paths.data())
+        except _UnreachableError as error:
+            reason = str(error)
     if found is None:
-        print(f"WARNING: no CIFAR-10 in {paths.data()} and no download: the synthetic stand-in is used", flush=True)
+        print(f"WARNING: no CIFAR-10 in {paths.data()} and {reason}: using the synthetic stand-in", flush=True)
         return synthetic()
     return _read(found, val_size)
 
@@ -166,24 +175,26 @@ def _find(folder: Path, *, required: bool = False) -> Path | None:
 def _read(folder: Path, val_size: int) -> Data:
     """The splits from a folder of batch files."""
     files = (*TRAIN_FILES, TEST_FILE)
-    images = [np.empty((n * BATCH_SIZE, 3, 32, 32), dtype=np.uint8) for n in (len(TRAIN_FILES), 1)]
-    labels = [np.empty(n * BATCH_SIZE, dtype=np.int64) for n in (len(TRAIN_FILES), 1)]
-    places = [(0, i * BATCH_SIZE) for i in range(len(TRAIN_FILES))] + [(1, 0)]
+    for name in (*files, META_FILE):
+        if not (folder / name).is_file():
+            raise DataError(f"{folder / name}: this file of CIFAR-10 is missing; {WAY_OUT}")
+    classes, meta_md5 = _read_classes(folder / META_FILE)
+    train_images, test_images = (np.empty((n, 3, 32, 32), dtype=np.uint8) for n in (N_TRAINVAL, BATCH_SIZE))
+    train_labels, test_labels = (np.empty(n, dtype=np.int64) for n in (N_TRAINVAL, BATCH_SIZE))
+    images = [*np.split(train_images, len(TRAIN_FILES)), test_images]  # views, one a file
+    labels = [*np.split(train_labels, len(TRAIN_FILES)), test_labels]
 
-    def read(name: str, place: tuple[int, int]) -> str:
-        part, start = place
-        rows = slice(start, start + BATCH_SIZE)
-        images[part][rows], labels[part][rows], md5 = _read_batch(folder / name)
+    def read(i: int) -> str:
+        images[i][:], labels[i][:], md5 = _read_batch(folder / files[i])
         return md5
 
     with ThreadPoolExecutor(max_workers=2) as pool:  # reading, hashing and copying release the interpreter's lock
-        md5s = dict(zip(files, pool.map(read, files, places), strict=True))
-    classes, md5s[META_FILE] = _read_classes(folder / META_FILE)
-    source = "official" if md5s == OFFICIAL_MD5 else "unverified copy"
-    in_val = _choose_validation(labels[0], val_size, folder)
-    val = _images(images[0][in_val], labels[0][in_val])
-    train = _images(_keep(images[0], np.flatnonzero(~in_val)), labels[0][~in_val])
-    return _data(source, classes, train, val, _images(images[1], labels[1]))
+        md5s = dict(zip(files, pool.map(read, range(len(files))), strict=True))
+    source = "official" if md5s | {META_FILE: meta_md5} == OFFICIAL_MD5 else "unverified copy"
+    in_val = _choose_validation(train_labels, val_size, folder)
+    val = _images(train_images[in_val], train_labels[in_val])
+    train = _images(_keep(train_images, np.flatnonzero(~in_val)), train_labels[~in_val])
+    return _data(source, classes, train, val, _images(test_images, test_labels))
 
 
 def _images(images: np.ndarray, labels: np.ndarray) -> Images:
@@ -246,8 +257,6 @@ def _read_pickle(path: Path) -> tuple[dict[str, Any], str]:
     """A batch file's dictionary, its keys as text, and the file's md5."""
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: this file of CIFAR-10 is missing; {WAY_OUT}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); {WAY_OUT}") from error
     try:
@@ -265,7 +274,8 @@ def _read_pickle(path: Path) -> tuple[dict[str, Any], str]:
 class _PlainUnpickler(pickle.Unpickler):
     """Builds numpy arrays and plain values. Any other global, which could run code, is refused."""
 
-    _ALLOWED = frozenset({("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")})
+    _ARRAYS = frozenset({("numpy", "ndarray"), ("numpy", "dtype")})
+    _BYTES = frozenset({("_codecs", "encode"), ("__builtin__", "bytes"), ("builtins", "bytes")})  # Python 3, protocol 2
     _ARRAY_MODULES = frozenset({"numpy.core.multiarray", "numpy._core.multiarray"})  # before and since numpy 2
 
     def __init__(self, path: Path, content: bytes):
@@ -274,8 +284,8 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module in self._ARRAY_MODULES and name == "_reconstruct":
-            return np._core.multiarray._reconstruct
-        if (module, name) not in self._ALLOWED:
+            return np.empty(0).__reduce__()[0]  # numpy's own, whatever module it lives in
+        if (module, name) not in self._ARRAYS | self._BYTES:
             raise DataError(
                 f"{self._path}: refers to {module}.{name}, which no CIFAR-10 file needs and which could run code; "
                 "do not trust this file, and get the official one"
@@ -286,10 +296,11 @@ class _PlainUnpickler(pickle.Unpickler):
 # --- getting it ------------------------------------------------------------------------------------------------------
 
 
-def _download(folder: Path) -> Path | None:
-    """Fetch the archive by torchvision (progress bar, md5) and unpack it in `folder`; None without a network.
+def _download(folder: Path) -> Path:
+    """Fetch the archive by torchvision (progress bar, md5) and unpack it in `folder`.
 
     Raises:
+        _UnreachableError: there is no network, or the server does not answer.
         DataError: what arrived is not the official archive, or it cannot be written.
     """
     from labreport._torchvision import torchvision  # takes more than a second, and only a download needs it
@@ -300,8 +311,7 @@ def _download(folder: Path) -> Path | None:
             torchvision.datasets.utils.download_url(source.url, partial, ARCHIVE, source.tgz_md5)
             return _unpack(partial / ARCHIVE, folder)
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
-        print(f"CIFAR-10 cannot be downloaded from {source.url} ({error})", flush=True)
-        return None
+        raise _UnreachableError(f"{source.url} cannot be reached ({error})") from error
     except RuntimeError as error:
         raise DataError(
             f"{source.url}: what arrived is not the official archive (its md5 is not {source.tgz_md5}); nothing was "

@@ -174,8 +174,9 @@ class Store:
         """
         try:
             raw = json.loads(path.read_text())
-            with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
-                predictions = Predictions(**arrays)
+            arrays = io.BytesIO(path.with_suffix(".npz").read_bytes())  # numpy leaves a damaged file open
+            with np.load(arrays, allow_pickle=False) as archive:
+                predictions = Predictions(**archive)
             raw["data"] = DataInfo(**{**raw["data"], "classes": tuple(raw["data"]["classes"])})
             raw["history"] = tuple(Epoch(**row) for row in raw["history"])
             for split in ("train_score", "val_score", "test_score"):

@@ -56,11 +56,14 @@ def build_optimizers(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optim
         ValueError: the recipe names an optimiser that does not exist.
     """
     trainable = [p for p in model.parameters() if p.requires_grad]
+    # A rate on the device can change under a CUDA graph that was recorded with it.
+    cuda = trainable[0].is_cuda
+    lr = torch.tensor(recipe.lr, device=trainable[0].device) if cuda else recipe.lr
     if recipe.optimizer == "sgd":
         settings = {"momentum": recipe.momentum, "nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay}
-        return [torch.optim.SGD(trainable, lr=recipe.lr, fused=True, **settings)]
+        return [torch.optim.SGD(trainable, lr=lr, fused=True, **settings)]
     if recipe.optimizer == "adam":
-        return [torch.optim.Adam(trainable, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)]
+        return [torch.optim.Adam(trainable, lr=lr, weight_decay=recipe.weight_decay, fused=True, capturable=cuda)]
     if recipe.optimizer != "muon":
         raise ValueError(f"recipe {recipe.name!r}: no optimizer {recipe.optimizer!r}; there are sgd, adam, muon")
     filters = [p for p in trainable if p.ndim == 4]
@@ -99,6 +102,10 @@ def set_rates(recipe: Recipe, optimizers: list[torch.optim.Optimizer], epoch: fl
     """Set every group's rate for this moment of the training; returns the recipe's own current rate."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            initial = group.setdefault("initial_lr", group["lr"])
-            group["lr"] = initial * rate_factor(recipe, epoch, group.get("until_epoch"))
+            initial = group.setdefault("initial_lr", float(group["lr"]))
+            rate = initial * rate_factor(recipe, epoch, group.get("until_epoch"))
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
     return recipe.lr * rate_factor(recipe, epoch)

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from labreport import augment, models, paths
+from labreport import augment, cuda_graphs, models, paths
 from labreport.data import Data, Images
 from labreport.optimizers import build_optimizers, set_rates
 from labreport.recipes import RECIPES, Recipe, for_profile
@@ -91,6 +92,8 @@ class Run:
     optimizers: list[torch.optim.Optimizer]
     history: list[Epoch] = dataclasses.field(default_factory=list)
     untrained_val_loss: float = math.nan
+    warm: bool = False  # whether a chunk has run eagerly on this device, as recording a CUDA graph asks for
+    graph: cuda_graphs.GraphedSteps | None = None
 
     @classmethod
     def start(cls, recipe: Recipe, seed: int, train: DeviceSplit, num_classes: int, device: torch.device) -> Run:
@@ -146,8 +149,8 @@ def epoch_generator(seed: int, epoch: int, device: torch.device) -> torch.Genera
     return torch.Generator(device).manual_seed(mixed)
 
 
-def batches(recipe: Recipe, split: DeviceSplit, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The epoch's augmented, normalised batches: inputs (B, 3, H, W) float32 channels-last, labels (B,).
+def chunks(recipe: Recipe, split: DeviceSplit, seed: int, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The epoch's augmented, normalised images, about `size` at a time: (S, 3, H, W) float32 channels-last, labels (S,).
 
     The images come in a new order each epoch; what does not fill a batch is left out of that epoch.
     """
@@ -156,9 +159,8 @@ def batches(recipe: Recipe, split: DeviceSplit, seed: int, epoch: int) -> Iterat
     batch = min(recipe.batch_size, len(split))
     order = torch.randperm(len(split), generator=generator, device=device)[: len(split) // batch * batch]
     coin = torch.rand(len(split), generator=torch.Generator(device).manual_seed(seed), device=device) < 0.5
-    for index in order.split(max(CHUNK // batch, 1) * batch):
-        inputs = _prepare(recipe, split, index, epoch, coin, generator)
-        yield from zip(inputs.split(batch), split.labels[index].split(batch), strict=True)
+    for index in order.split(max(size // batch, 1) * batch):
+        yield _prepare(recipe, split, index, epoch, coin, generator), split.labels[index]
 
 
 def _prepare(
@@ -180,37 +182,69 @@ def image_side(recipe: Recipe, epoch: int, side: int) -> int:
 
 
 def train_epoch(run: Run, split: DeviceSplit, epoch: int, advance: Callable[[int], None] = lambda _: None) -> Score:
-    """One pass over the training images; `advance` is told of every 1,000 or so. Returns the running loss and accuracy.
+    """One pass over the training images; `advance` is told of every chunk. Returns the running loss and accuracy.
 
     Raises:
         TrainingError: the loss is no longer finite.
     """
     run.model.train()
     recipe = run.recipe
-    steps = max(len(split) // recipe.batch_size, 1)
-    check_every = max(1000 // recipe.batch_size, 1)  # a look at the loss waits for the device, so not at every step
-    loss_sum = torch.zeros((), device=run.device)
-    correct = torch.zeros((), dtype=torch.int64, device=run.device)
-    seen = 0
-    for step, (inputs, labels) in enumerate(batches(recipe, split, run.seed, epoch)):
-        set_rates(recipe, run.optimizers, epoch + step / steps)
-        loss, hits = train_step(run, inputs, labels)
-        loss_sum += loss * len(labels)
-        correct += hits
+    batch = min(recipe.batch_size, len(split))
+    graphs = use_graphs(run)
+    size = cuda_graphs.STEPS_PER_GRAPH * batch if graphs else CHUNK
+    loss_sum, hits, seen = 0.0, 0, 0
+    for inputs, labels in chunks(recipe, split, run.seed, epoch, size):
+        start = epoch + seen / len(split)
+        chunk_loss, chunk_hits = (train_replayed if graphs else train_eagerly)(run, inputs, labels, batch, start, split)
+        loss_sum += chunk_loss.item()  # waits for the device: once a chunk, not at every step
+        hits += chunk_hits.item()
         seen += len(labels)
-        if (step + 1) % check_every == 0 or step + 1 == steps:
-            advance(len(labels) * (step % check_every + 1))
-            if not math.isfinite(loss_sum.item()):
-                raise TrainingError(
-                    f"{recipe.name}, seed {run.seed}: the loss is {loss.item()} in epoch {epoch + 1}, step {step + 1}; "
-                    f"lower the learning rate ({recipe.lr:g}); what was reached before this epoch is kept"
-                )
-    return Score(loss_sum.item() / seen, correct.item() / seen, seen)
+        if not math.isfinite(loss_sum):
+            raise TrainingError(
+                f"{recipe.name}, seed {run.seed}: the loss is {chunk_loss.item()} in epoch {epoch + 1}; "
+                f"lower the learning rate ({recipe.lr:g}); what was reached before this epoch is kept"
+            )
+        advance(len(labels))
+    return Score(loss_sum / seen, hits / seen, seen)
+
+
+def use_graphs(run: Run) -> bool:
+    """CUDA graphs pay for small batches; a graph has one learning rate, so it must hold for the whole epoch."""
+    steady = run.recipe.schedule in ("constant", "step") and run.recipe.optimizer in ("sgd", "adam")
+    return run.device.type == "cuda" and steady and run.recipe.batch_size <= 256
+
+
+def train_eagerly(
+    run: Run, inputs: Tensor, labels: Tensor, batch: int, start: float, split: DeviceSplit
+) -> tuple[Tensor, Tensor]:
+    """A chunk, step by step, from fractional epoch `start`. Returns its summed loss and right answers."""
+    loss_sum = torch.zeros((), device=run.device)
+    hits = torch.zeros((), dtype=torch.int64, device=run.device)
+    for step, (x, y) in enumerate(zip(inputs.split(batch), labels.split(batch), strict=True)):
+        set_rates(run.recipe, run.optimizers, start + step * batch / len(split))
+        loss, right = train_step(run, x, y)
+        loss_sum += loss * len(y)
+        hits += right
+    return loss_sum, hits
+
+
+def train_replayed(
+    run: Run, inputs: Tensor, labels: Tensor, batch: int, start: float, split: DeviceSplit
+) -> tuple[Tensor, Tensor]:
+    """A chunk as one CUDA graph, recorded at the second chunk; a shorter one, at the end of an epoch, runs eagerly."""
+    if not run.warm or len(labels) < cuda_graphs.STEPS_PER_GRAPH * batch:
+        run.warm = True
+        return train_eagerly(run, inputs, labels, batch, start, split)
+    set_rates(run.recipe, run.optimizers, start)
+    if run.graph is None:
+        run.graph = cuda_graphs.GraphedSteps(partial(train_step, run), inputs, labels, batch)
+    return run.graph(inputs, labels)
 
 
 def train_step(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """One step of gradient descent. Returns the batch's mean loss and its number of right answers, on the device."""
-    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):
+    # No cache of cast weights: a CUDA graph would keep its first entries, and within one step it saves nothing.
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast, cache_enabled=False):
         logits = run.model(inputs)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=run.recipe.label_smoothing)
     for optimizer in run.optimizers:

@@ -51,7 +51,7 @@ class Lab:
         data_dir: str | Path | None = None,
         device: str | None = None,
     ) -> Lab:
-        """A session. None means `$LABREPORT_PROFILE` or quick; 0; `$LABREPORT_DATA` or `data/`; the GPU if there is one.
+        """A session. None means `$LABREPORT_PROFILE` or quick; 0; `$LABREPORT_DATA` or `data/`; a GPU if there is one.
 
         Raises:
             ValueError: a parameter has a value that cannot be used; the message names it and what can be.
@@ -175,7 +175,7 @@ class Lab:
             data = self.data.caveat
         return "; ".join(filter(None, (data, PROFILE_CAVEATS[self.profile])))
 
-    # --- showing --------------------------------------------------------------------------------------------------------
+    # --- showing ------------------------------------------------------------------------------------------------------
 
     def show(self, figure: Figure, name: str, caption: str) -> None:
         """Save a figure as figures/<profile>/<name>.svg and .png, and display it with its caption."""

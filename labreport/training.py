@@ -150,7 +150,7 @@ def epoch_generator(seed: int, epoch: int, device: torch.device) -> torch.Genera
 
 
 def chunks(recipe: Recipe, split: DeviceSplit, seed: int, epoch: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The epoch's augmented, normalised images, about `size` at a time: (S, 3, H, W) float32 channels-last, labels (S,).
+    """The epoch's augmented, normalised images, `size` at a time: (S, 3, H, W) float32 channels-last, labels (S,).
 
     The images come in a new order each epoch; what does not fill a batch is left out of that epoch.
     """

@@ -1,0 +1,192 @@
+"""The command line: `python -m labreport report | train | data | bench`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labreport.recipes import PROFILES, RECIPES
+
+if TYPE_CHECKING:
+    from labreport.records import RunRecord
+
+# Every handler imports what it needs itself, so that --help and a mistyped word are answered at once, without torch.
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 1 when it failed, 2 for bad input, 130 when interrupted."""
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        return complain("interrupted; the same command goes on from the last checkpoint", 130)
+    except ValueError as error:
+        return complain(str(error), 2)
+    except (OSError, RuntimeError) as error:
+        # Our own errors say in a sentence what to do; anything else is a bug, and its traceback is wanted.
+        if not type(error).__module__.startswith("labreport."):
+            raise
+        return complain(str(error), 1)
+
+
+def complain(sentence: str, status: int) -> int:
+    print(f"labreport: {' '.join(sentence.split())}", file=sys.stderr)
+    return status
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from labreport.report import build_report
+
+    built = build_report(arguments.profile, arguments.data, arguments.device, arguments.seed)
+    if built.table.exists():
+        print(f"\n{built.table.read_text()}")
+    print(f"PDF      {built.pdf}\nweb page {built.html}\nfigures, tables, records in {built.figures}")
+    return 0
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from labreport.lab import Lab
+
+    lab = Lab.open(arguments.profile, None, arguments.data, arguments.device)
+    recipe = lab.recipe(arguments.recipe)
+    seeds = arguments.seeds or lab.seeds
+    if min(seeds) < 0 or arguments.jobs < 1 or (arguments.threads or 1) < 1:
+        raise ValueError("seeds are whole numbers from 0 up, jobs and threads from 1 up")
+    if arguments.jobs > 1 and len(seeds) > 1:
+        return train_side_by_side(arguments, seeds)
+
+    import torch
+
+    from labreport import training
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if lab.profile == "paper" and lab.data.info.source == "synthetic stand-in":
+        raise ValueError("the paper profile trains on CIFAR-10 only; name its folder with --data")
+    for seed in seeds:
+        record = training.train(recipe, lab.data, seed, profile=lab.profile, device=lab.device)
+        print(summary(record, lab.store.folder), flush=True)
+    return 0
+
+
+def train_side_by_side(arguments: argparse.Namespace, seeds: list[int]) -> int:
+    """One process a seed, `--jobs` at a time: small batches gain more from a second process than a second thread."""
+    command = [sys.executable, "-m", "labreport", "train", arguments.recipe, "--threads", str(arguments.threads or 1)]
+    for option in ("profile", "data", "device"):
+        if value := getattr(arguments, option):
+            command += [f"--{option}", str(value)]
+
+    def run(seed: int) -> int:
+        with subprocess.Popen([*command, "--seeds", str(seed)], stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stderr:  # a bar's states end in \r, which text mode reads as a line's end
+                if line.strip():
+                    print(line.rstrip(), file=sys.stderr, flush=True)
+        return process.returncode
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        return max(pool.map(run, seeds), key=abs)
+
+
+def summary(record: RunRecord, folder: Path) -> str:
+    """One line for a finished training."""
+    test = record.test_score
+    return (
+        f"{record.name}, seed {record.seed}: test {test.accuracy:.2%} ({round(test.accuracy * test.n)}/{test.n}), "
+        f"validation {record.val_score.accuracy:.2%}, {record.seconds:.0f} s; {folder / record.stem}.json"
+    )
+
+
+def data(arguments: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from labreport import paths
+    from labreport.lab import Lab
+
+    lab = Lab.open(data_dir=arguments.data)
+    info = lab.data.info
+    place = "drawn by this code" if info.source == "synthetic stand-in" else lab.data_dir or paths.data()
+    print(f"source       {info.source}\nplace        {place}\nfingerprint  {info.fingerprint}\n")
+    splits = {"train": lab.data.train, "val": lab.data.val, "test": lab.data.test}
+    counts = pd.DataFrame(
+        {name: split.labels.bincount(minlength=len(info.classes)).tolist() for name, split in splits.items()},
+        index=info.classes,
+    )
+    counts.loc["all"] = counts.sum()
+    print(counts.to_string())
+    return 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    from labreport import bench
+
+    return bench.main(json_path=arguments.json, rows=arguments.rows)
+
+
+# --- the words --------------------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    session = argparse.ArgumentParser(add_help=False)
+    session.add_argument("--profile", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
+    data_option = argparse.ArgumentParser(add_help=False)
+    data_option.add_argument(
+        "--data", metavar="DIR", help="folder with cifar-10-batches-py (default: $LABREPORT_DATA, data/, a download)"
+    )
+    device_option = argparse.ArgumentParser(add_help=False)
+    device_option.add_argument("--device", help="cpu, cuda or cuda:N (default: the GPU if there is one)")
+
+    top = argparse.ArgumentParser(
+        prog="python -m labreport", description="A CIFAR-10 lab report: trained, measured, typeset."
+    )
+    commands = top.add_subparsers(title="commands", required=True, metavar="{report,train,data,bench}")
+
+    def command(handler, words: str, example: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            handler.__name__,
+            help=words,
+            description=words[0].upper() + words[1:] + ".",
+            epilog=f"examples:\n{example}",
+            parents=parents,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=handler)
+        return added
+
+    everything = (session, data_option, device_option)
+    added = command(
+        report, "run the notebooks and typeset the report, as PDF and web page", REPORT_EXAMPLES, *everything
+    )
+    added.add_argument("--seed", type=int, metavar="N", help="first seed of every training (default: 0)")
+
+    added = command(train, "train one recipe, or resume it, and keep its records", TRAIN_EXAMPLES, *everything)
+    added.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
+    added.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: those that the profile asks for")
+    added.add_argument("--threads", type=int, metavar="N", help="CPU threads of one training (default: all)")
+    added.add_argument("--jobs", type=int, default=1, metavar="N", help="seeds trained side by side (default: 1)")
+
+    command(data, "say which data would be used, and what is in it", DATA_EXAMPLES, data_option)
+
+    added = command(bench, "measure the speed of training against a plain loop", BENCH_EXAMPLES)
+    added.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
+    added.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows of the table")
+    return top
+
+
+REPORT_EXAMPLES = """  python -m labreport report
+  python -m labreport report --profile paper --data ~/cifar --device cuda"""
+TRAIN_EXAMPLES = """  python -m labreport train baseline
+  python -m labreport train fine_tuned --profile paper --data ~/cifar --seeds 0 1 2 --jobs 2"""
+DATA_EXAMPLES = """  python -m labreport data
+  python -m labreport data --data ~/cifar"""
+BENCH_EXAMPLES = """  python -m labreport bench --json bench.json"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

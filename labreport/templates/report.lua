@@ -1,0 +1,82 @@
+-- Pandoc filter between the notebooks' HTML and both documents: it aligns columns of numbers to the right, shares a page's
+-- width among the columns of wide tables, and turns a link whose target is not in this document into plain text.
+local stringify, utf8_length = pandoc.utils.stringify, pandoc.text.len
+
+local WIDE = 96 -- characters in a row that fit the page at a readable size, each column counted with its gaps
+local GAP = 3 -- characters
+local SHORT = 22 -- a column whose cells are no longer keeps each of them in one line
+
+local function is_number(text)
+  return text:gsub("−", "-"):match("^[-+≤<≥>~]?%s?%d") ~= nil
+end
+
+local function longest_word(text)
+  local longest = 0
+  for word in text:gmatch("%S+") do longest = math.max(longest, utf8_length(word)) end
+  return longest
+end
+
+-- Per column: whether it holds numbers, its longest cell, and the longest word in it or its heading, in characters.
+local function measure(tbl)
+  local columns = {}
+  for i in ipairs(tbl.colspecs) do columns[i] = { numbers = 0, words = 0, cell = 0, word = 0 } end
+  for _, row in ipairs(tbl.head.rows) do
+    for i, cell in ipairs(row.cells) do columns[i].word = longest_word(stringify(cell.contents)) end
+  end
+  for _, body in ipairs(tbl.bodies) do
+    for _, row in ipairs(body.body) do
+      for i, cell in ipairs(row.cells) do
+        local text, column = stringify(cell.contents), columns[i]
+        local kind = is_number(text) and "numbers" or text:match("%a") and "words"
+        if kind then column[kind] = column[kind] + 1 end
+        column.cell = math.max(column.cell, utf8_length(text))
+        column.word = math.max(column.word, longest_word(text))
+      end
+    end
+  end
+  return columns
+end
+
+-- Each column's share of the width: short cells stay whole, the columns of longer ones divide what is left.
+local function shares(columns)
+  local needed, wish = 0, 0
+  for _, column in ipairs(columns) do
+    column.least = GAP + (column.cell <= SHORT and math.max(column.cell, column.word) or column.word)
+    column.wish = column.cell + GAP - column.least
+    needed, wish = needed + column.least, wish + math.max(column.wish, 0)
+  end
+  local spare = math.max(1.35 * WIDE - needed, 0)
+  local widths, total = {}, needed + (wish > 0 and spare or 0)
+  for i, column in ipairs(columns) do
+    local extra = wish > 0 and spare * math.max(column.wish, 0) / wish or 0
+    widths[i] = (column.least + extra) / total
+  end
+  return widths
+end
+
+local function lay_out(tbl)
+  local columns, width = measure(tbl), 0
+  for _, column in ipairs(columns) do width = width + math.max(column.cell, column.word) + GAP end
+  local widths = FORMAT == "typst" and width > WIDE and shares(columns) or {}
+  for i, column in ipairs(columns) do
+    local align = tbl.colspecs[i][1]
+    if align == pandoc.AlignDefault then
+      align = column.numbers > column.words and pandoc.AlignRight or pandoc.AlignLeft
+    end
+    tbl.colspecs[i] = { align, widths[i] }
+  end
+  return tbl
+end
+
+local function unlink_strangers(document)
+  local targets = {}
+  local function note(element) targets["#" .. element.identifier] = true end
+  document:walk({ Header = note, Figure = note, Table = note })
+  return document:walk({
+    Link = function(link)
+      if link.target:sub(1, 1) == "#" and not targets[link.target] then return link.content end
+    end,
+  })
+end
+
+return { { Table = lay_out }, { Pandoc = unlink_strangers } }

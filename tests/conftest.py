@@ -1,0 +1,22 @@
+"""Every test process works in an empty folder of its own, on one thread, without data, network or screen."""
+
+import os
+import tempfile
+
+import pytest
+
+# Set before any test module imports torch or matplotlib, and inherited by the kernels and commands that tests start.
+os.environ |= {"LABREPORT_OFFLINE": "1", "LABREPORT_PROFILE": "smoke", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+os.environ.pop("LABREPORT_DATA", None)
+
+_home = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One folder a process, since two notebooks at once must not train into the same one."""
+    config.stash[_home] = tempfile.TemporaryDirectory(prefix="labreport-tests-")
+    os.environ["LABREPORT_HOME"] = config.stash[_home].name
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    config.stash[_home].cleanup()

@@ -1,0 +1,65 @@
+"""What every notebook keeps to; nbmake runs them (`make test`)."""
+
+import ast
+
+import nbformat
+import pytest
+
+from labreport import paths
+from labreport.report import PARAMETERS, check_parameters
+
+NAMES = (
+    "01_convolution_and_cross_entropy",
+    "02_baseline",
+    "03_optimizations",
+    "04_resnet",
+    "05_fast_training",
+    "06_comparison",
+)
+LONGEST_CELL = 12  # lines
+
+
+@pytest.fixture(params=NAMES)
+def path(request):
+    return paths.NOTEBOOKS / f"{request.param}.ipynb"
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_no_other_notebooks():
+    assert sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb")) == list(NAMES)
+
+
+def test_form(notebook):
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def test_stripped_of_outputs(notebook):
+    assert [cell.outputs for cell in code_cells(notebook) if cell.outputs] == []
+    assert {cell.execution_count for cell in code_cells(notebook)} == {None}
+
+
+def test_parameters_cell(path, notebook):
+    check_parameters(path)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
+    values = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
+    assert values == dict(zip(PARAMETERS, (None, 0, None, None), strict=True))
+
+
+def test_one_title_and_it_comes_first(notebook):
+    lines = [line for cell in notebook.cells if cell.cell_type == "markdown" for line in cell.source.splitlines()]
+    assert [line for line in lines if line.startswith("# ")] == [lines[0]]
+
+
+def test_code_cells_are_short(notebook):
+    long = [cell.source for cell in code_cells(notebook) if len(cell.source.splitlines()) > LONGEST_CELL]
+    assert long == []

@@ -133,7 +133,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n}: give between 0 and n successes of at least one trial")
     result = stats.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
-    return Interval(float(result.low), float(result.high), "Wilson, images of one run")
+    return Interval(float(result.low), float(result.high), "Wilson over one run's images")
 
 
 def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
@@ -142,7 +142,7 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     if values.size < 2:
         raise ValueError(f"{values.size} value: a t interval needs two seeds or more; one run has a Wilson interval")
     half = stats.t.ppf((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
-    return Interval(float(values.mean() - half), float(values.mean() + half), f"t, {values.size} seeds")
+    return Interval(float(values.mean() - half), float(values.mean() + half), f"Student's t over {values.size} seeds")
 
 
 def accuracy_interval(successes: Sequence[int], n: int, confidence: float = 0.95) -> Interval:
@@ -162,7 +162,7 @@ def loss_interval(losses: Sequence[ArrayLike], confidence: float = 0.95) -> Inte
     if len(losses) > 1:
         return mean_interval([np.mean(one, dtype=float) for one in losses], confidence)
     low, high, _ = mean_interval(losses[0], confidence)
-    return Interval(low, high, "t, images of one run")
+    return Interval(low, high, "Student's t over one run's images")
 
 
 def verdict(reported: float, low: float, high: float, tolerance: float = 0.0) -> str:
@@ -183,7 +183,7 @@ def independent_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95)
     a, b = (np.append(np.asarray(x, dtype=float), [0.0, 1.0]) for x in (a, b))
     half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(a.var() / a.size + b.var() / b.size)
     centre = a.mean() - b.mean()
-    return Interval(float(centre - half), float(centre + half), "normal, two sets of images")
+    return Interval(float(centre - half), float(centre + half), "normal over two sets of images")
 
 
 # --- records --------------------------------------------------------------------------------------------------------
@@ -266,9 +266,9 @@ def paired_test(correct_a: ArrayLike, correct_b: ArrayLike, confidence: float = 
     error, centre = np.sqrt(variance), images.mean()
     half = stats.t.ppf((1 + confidence) / 2, freedom) * error
     if len(a) == len(b) == 1:
-        p, method = mcnemar(a[0], b[0]), "McNemar, exact"
+        p, method = mcnemar(a[0], b[0]), "McNemar's exact"
     else:
-        p, method = 2 * stats.t.sf(abs(centre) / error, freedom), "t, images and seeds"
+        p, method = 2 * stats.t.sf(abs(centre) / error, freedom), "Student's t over images and seeds"
     return PairedTest(float(difference), float(centre - half), float(centre + half), float(p), method)
 
 

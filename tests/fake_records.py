@@ -26,7 +26,7 @@ def fake_predictions(accuracy: float, seed: int, system: int, n_test: int, num_c
     shared = np.random.default_rng(1)
     labels = np.arange(n_test) % num_classes
     difficulty = shared.normal(0, 1.2, n_test)
-    rng = np.random.default_rng([seed, system])
+    rng = np.random.default_rng([seed, system, 11])
     margin = np.resize(EASE, num_classes)[labels] - difficulty + rng.normal(0, 0.8, n_test)
     n_correct = round(accuracy * n_test)
     margin -= np.sort(margin)[::-1][n_correct - 1]

@@ -102,7 +102,7 @@ def test_accuracy_interval_says_what_it_is_of():
     assert accuracy_interval([80], 100) == wilson_interval(80, 100)
     assert accuracy_interval([80, 80, 80], 100) == wilson_interval(80, 100)
     several = accuracy_interval([80, 82, 84], 100)
-    assert several.method == "t, 3 seeds"
+    assert several.method == "Student's t over 3 seeds"
     assert several.low < 0.82 < several.high
     assert accuracy_interval([90, 100], 100).high == 1.0
 

@@ -1,0 +1,591 @@
+"""Records and the report's numbers as tables for reading: DataFrames of text, narrow enough for an A4 page.
+
+`records` is the list of one recipe's runs, one a seed; `records_by_name` maps recipe names to such lists, in the order
+of the rows, with an empty list for what was not run. Reported numbers are about CIFAR-10: of runs on the synthetic
+stand-in no verdict is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from labreport import evaluation
+from labreport.evaluation import Interval, Measurement, measure
+from labreport.recipes import Recipe
+from labreport.records import RunRecord
+from labreport.reported import (
+    CIFAR10_CLASSES,
+    ERRATA,
+    RESNET_LOG_APPENDIX,
+    RESNET_LOG_TEXT,
+    SYSTEMS,
+    TABLE_1,
+    Statement,
+    System,
+)
+
+NONE = "—"  # nothing stated, nothing measured, or nothing to compare
+RecordsByName = Mapping[str, Sequence[RunRecord]]
+
+_SHORT_TITLES = {row.name: row.label for row in TABLE_1} | {
+    "resnet18_pretrained": "ResNet, pretrained",
+    "dnn_softmax": "DNN, SoftMax",
+}
+_SETTINGS = {"lr": "learning rate", "tta": "test-time average", "step_size": "step size, epochs"}
+_QUANTITY_OF_SPLIT = {"test": "test accuracy", "train": "training accuracy", "val": "validation accuracy"}
+
+
+# --- numbers as text ------------------------------------------------------------------------------------------------
+
+
+def short_title(records: Sequence[RunRecord]) -> str:
+    """What Table 1 calls this recipe, or the recipe's own title."""
+    return _SHORT_TITLES.get(records[0].name, records[0].title)
+
+
+def duration(seconds: float) -> str:
+    """`42 s`, `4.2 min` or `2.1 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as `78.08 %`."""
+    return f"{100 * share:.2f} %"
+
+
+def signed(points: float, digits: int = 2) -> str:
+    """A change with its sign, a true minus: `+2.08`, `−4.74`, `0.00`."""
+    text = f"{points:+.{digits}f}"
+    return text[1:] if not float(text) else text.replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def spread(measurement: Measurement) -> str:
+    """A share in percent as `67.32 ± 0.21 (3)`: mean, standard deviation over the seeds, and their number."""
+    sd = f" ± {100 * measurement.sd:.2f}" if measurement.n > 1 else ""
+    return f"{100 * measurement.value:.2f}{sd} ({measurement.n})"
+
+
+def span(interval: Interval, scale: float = 1.0, digits: int = 2) -> str:
+    """`66.80–67.84`, or a dash where there is no interval."""
+    if np.isnan(interval.low):
+        return NONE
+    return f"{scale * interval.low:.{digits}f}–{scale * interval.high:.{digits}f}"
+
+
+def interval_note(records: Sequence[RunRecord]) -> str:
+    """For captions: how the interval of the test accuracy was made."""
+    return f"95 % intervals: {measure(records, 'test accuracy').interval.method}."
+
+
+def is_cifar10(records: Sequence[RunRecord]) -> bool:
+    """Whether all runs saw CIFAR-10's images, official or not: only then do reported numbers compare."""
+    return all(r.data.source != "synthetic stand-in" and r.data.classes == CIFAR10_CLASSES for r in records)
+
+
+def _verdict(records: Sequence[RunRecord], statement: Statement | None, interval: Interval) -> str:
+    if statement is None or not is_cifar10(records) or np.isnan(interval.low):
+        return NONE
+    return evaluation.verdict(statement.value, interval.low, interval.high, statement.tolerance)
+
+
+def _distinct(statements: Sequence[Statement]) -> list[Statement]:
+    """The statements without those that only round another one."""
+
+    def rounds_another(s: Statement) -> bool:
+        return any(o.tolerance < s.tolerance and abs(o.value - s.value) <= s.tolerance for o in statements)
+
+    return [statement for statement in statements if not rounds_another(statement)]
+
+
+# --- one system -----------------------------------------------------------------------------------------------------
+
+
+def recipe_table(recipe: Recipe) -> pd.DataFrame:
+    """A recipe's settings that differ from the plain default or have a source, and where each comes from."""
+    rows = []
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        sourced = field.name in recipe.stated or field.name in recipe.why
+        if field.name == "name" or not field.metadata.get("identity", True) or (value == field.default and not sourced):
+            continue
+        source = "stated by the report" if field.name in recipe.stated else recipe.why.get(field.name, "chosen")
+        rows.append((_SETTINGS.get(field.name, field.name.replace("_", " ")), _setting(value), source))
+    return pd.DataFrame(rows, columns=["Setting", "Value", "Source"])
+
+
+def _setting(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def history_table(record: RunRecord, rows: int = 20) -> pd.DataFrame:
+    """The training's history, thinned evenly to at most `rows` epochs with the first and the last."""
+    n = len(record.history)
+    shown = [record.history[i] for i in sorted(set(np.linspace(0, n - 1, min(rows, n)).round().astype(int)))]
+    return pd.DataFrame(
+        {
+            "Epoch": [str(row.epoch) for row in shown],
+            "Rate": [f"{row.learning_rate:.3g}" for row in shown],
+            "Train loss": [f"{row.train_loss:.4f}" for row in shown],
+            "Train accuracy": [percent(row.train_accuracy) for row in shown],
+            "Val. loss": [f"{row.val_loss:.4f}" for row in shown],
+            "Val. accuracy": [percent(row.val_accuracy) for row in shown],
+            "Time": [duration(row.seconds) for row in shown],
+        }
+    )
+
+
+def summary_table(records: Sequence[RunRecord], reported: System | None = None) -> pd.DataFrame:
+    """Everything that the report states of a system, beside what was measured; a line for each contradicting number."""
+    quantities = ["test loss", "test accuracy", "parameters", "size"]
+    if reported is not None:
+        quantities[2:2] = [
+            quantity
+            for quantity in ("training accuracy", "validation accuracy", "training loss", "validation loss")
+            if reported.stated(quantity)
+        ]
+    rows = []
+    for quantity in quantities:
+        measured = measure(records, quantity)
+        for statement in _distinct(reported.stated(quantity)) if reported else []:
+            verdict = _verdict(records, statement, measured.interval)
+            rows.append((quantity, statement.printed, statement.place, *_texts(records, quantity, measured), verdict))
+        if not rows or rows[-1][0] != quantity:
+            rows.append((quantity, NONE, NONE, *_texts(records, quantity, measured), NONE))
+    frame = pd.DataFrame(rows, columns=["Quantity", "Reported", "Place", "Measured", "95 % interval", "Verdict"])
+    frame["Quantity"] = frame["Quantity"].str.capitalize()
+    return frame
+
+
+def _texts(records: Sequence[RunRecord], quantity: str, measured: Measurement) -> tuple[str, str]:
+    """A measurement and its interval, as its kind is written."""
+    if quantity == "parameters":
+        return f"{measured.value:,.0f}", NONE
+    if quantity == "size":
+        return f"{measured.value:.2f} MiB", NONE
+    seeds = f" (n = {measured.n})"
+    if quantity.endswith("loss"):
+        sd = f" ± {measured.sd:.4f}{seeds}" if measured.n > 1 else ""
+        return f"{measured.value:.4f}{sd}", span(measured.interval, digits=4)
+    if measured.n > 1:
+        text = f"{100 * measured.value:.2f} ± {100 * measured.sd:.2f} %{seeds}"
+    elif quantity == "test accuracy":
+        correct = records[0].predictions.correct
+        text = f"{percent(measured.value)} ({correct.sum()}/{correct.size})"
+    else:
+        text = percent(measured.value)
+    return text, f"{span(measured.interval, 100)} %"
+
+
+def per_class_table(records: Sequence[RunRecord], reported: System | None = None) -> pd.DataFrame:
+    """Each class's accuracy in the report's form, pooled over the seeds, with the interval of the seeds' mean."""
+    lines = {line.name: line for line in reported.per_class} if reported else {}
+    correct, total = class_counts(records)
+    rows = []
+    for k, name in enumerate(records[0].data.classes):
+        interval = evaluation.accuracy_interval(correct[:, k].tolist(), int(total[k]))
+        hits, images = int(correct[:, k].sum()), int(total[k]) * len(records)
+        line = lines.get(name) if is_cifar10(records) else None
+        verdict = evaluation.verdict(line.correct / line.total, interval.low, interval.high) if line else NONE
+        measured = f"{100 * hits / images:.0f}% ({hits}/{images})"
+        rows.append((name, line.printed if line else NONE, measured, f"{span(interval, 100, 1)} %", verdict))
+    return pd.DataFrame(rows, columns=["Class", "Reported", "Measured", "95 % interval", "Verdict"])
+
+
+def class_counts(records: Sequence[RunRecord]) -> tuple[np.ndarray, np.ndarray]:
+    """Right answers (seeds, classes) and test images (classes,) of every class that has test images."""
+    correct, labels = evaluation.answers(records), records[0].predictions.labels
+    masks = [labels == k for k in range(len(records[0].data.classes))]
+    return np.stack([correct[:, mask].sum(axis=1) for mask in masks], axis=1), np.array([m.sum() for m in masks])
+
+
+def resnet_log_table(record: RunRecord | None = None) -> pd.DataFrame:
+    """The report's ResNet log, both transcripts; the least mean loss that its accuracies allow; a run's own history."""
+    rows = []
+    for text, appendix in zip(RESNET_LOG_TEXT, RESNET_LOG_APPENDIX, strict=True):
+        least = evaluation.least_cross_entropy(max(text.percent, appendix.percent) / 100)
+        losses, accuracies = f"{text.loss:.4f}", f"{text.percent:.2f} %"
+        losses += f" / {appendix.loss:.4f}" if appendix.loss != text.loss else ""
+        accuracies += f" / {appendix.percent:.2f} %" if appendix.percent != text.percent else ""
+        rows.append((str(text.epoch), losses, accuracies, f"{least:.3f}"))
+    frame = pd.DataFrame(rows, columns=["Epoch", "Printed loss", "Printed val. accuracy", "Least mean loss"])
+    if record is not None:
+        shown = [*record.history[: len(frame)], *[None] * (len(frame) - len(record.history))]
+        frame["Measured val. loss"] = [f"{row.val_loss:.4f}" if row else NONE for row in shown]
+        frame["Measured val. accuracy"] = [percent(row.val_accuracy) if row else NONE for row in shown]
+    return frame
+
+
+# --- all systems ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One row of the comparison. `printed` is the report's percentage, with its exact value where the text has one."""
+
+    label: str
+    name: str  # of the recipe
+    quantity: str
+    printed: str = NONE
+    statement: Statement | None = None
+
+
+def comparison_rows(records_by_name: RecordsByName) -> list[ComparisonRow]:
+    """Table 1's rows, a row more for each number that contradicts one of them, and a row for every other recipe."""
+    rows = []
+    for row in TABLE_1:
+        quantity = _QUANTITY_OF_SPLIT[row.split]
+        label = row.label if row.split == "test" else f"{row.label} ({quantity.split()[0]})"
+        label = "ResNet (random weights)" if row.name == "resnet18" else label
+        statements = _distinct(SYSTEMS[row.name].stated(quantity))
+        for statement in sorted(statements, key=lambda s: abs(s.value - row.percent / 100)):
+            agrees = abs(statement.value - row.percent / 100) <= 0.005
+            exact = f" ({100 * statement.value:.2f})" if statement.tolerance == 0 else ""
+            printed = f"{row.percent if agrees else int(100 * statement.value)}{exact}"
+            named = label if agrees else f"{label}, section {statement.place}"
+            rows.append(ComparisonRow(named, row.name, quantity, printed, statement))
+        if row.name == "resnet18":
+            pretrained = dataclasses.replace(rows[-1], label="ResNet (pretrained)", name="resnet18_pretrained")
+            rows.append(pretrained)
+    rows.append(ComparisonRow("DNN, SoftMax (test)", "dnn_softmax", "test accuracy"))
+    known = {row.name for row in rows}
+    others = [name for name in records_by_name if name not in known]
+    titles = {name: records_by_name[name][0].title if records_by_name[name] else name for name in others}
+    return rows + [ComparisonRow(titles[name], name, "test accuracy") for name in others]
+
+
+def table1(records_by_name: RecordsByName, missing: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The report's Table 1 beside the measured one. `missing` says, by recipe, why something was not run.
+
+    Percentages are of the images that the row names, else of the test set; measured is mean ± sd over (n) seeds.
+    """
+    rows = []
+    for row in comparison_rows(records_by_name):
+        records = records_by_name.get(row.name, ())
+        if not records:
+            reason = (missing or {}).get(row.name)
+            text = f"not run: {reason}" if reason else "not run"
+            rows.append((row.label, row.printed, text, *[NONE] * 6))
+            continue
+        measured = measure(records, row.quantity)
+        rows.append(
+            (
+                row.label,
+                row.printed,
+                spread(measured),
+                span(measured.interval, 100),
+                _verdict(records, row.statement, measured.interval),
+                f"{records[0].parameters:,}",
+                f"{records[0].size_bytes / 2**20:.2f}",
+                f"{records[0].forward_flops / 1e6:.1f}",
+                duration(float(np.mean([record.seconds for record in records]))),
+            )
+        )
+    columns = [
+        "Method",
+        "Reported, %",
+        "Measured, %",
+        "95 % interval",
+        "Verdict",
+        "Parameters",
+        "MiB",
+        "MFLOPs",
+        "Training",
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def profiles_table(own: RecordsByName, reference: RecordsByName, own_label: str = "This run, %") -> pd.DataFrame:
+    """Table 1's numbers, this profile's and the reference run's side by side."""
+
+    def cell(records_by_name: RecordsByName, row: ComparisonRow) -> str:
+        records = records_by_name.get(row.name, ())
+        return spread(measure(records, row.quantity)) if records else "not run"
+
+    rows = comparison_rows({**reference, **own})
+    return pd.DataFrame(
+        {
+            "Method": [row.label for row in rows],
+            "Reported, %": [row.printed for row in rows],
+            own_label: [cell(own, row) for row in rows],
+            "Reference run, %": [cell(reference, row) for row in rows],
+        }
+    )
+
+
+def paired_tests(records_by_name: RecordsByName) -> pd.DataFrame:
+    """Each system against the one before it, on the same test images; p also adjusted for the number of tests."""
+    present = [records for records in records_by_name.values() if records]
+    pairs = [(a, b) for a, b in pairwise(present) if same_images(a, b)]
+    results = [evaluation.paired_test(evaluation.answers(b), evaluation.answers(a)) for a, b in pairs]
+    adjusted = evaluation.holm([result.p for result in results])
+    return pd.DataFrame(
+        {
+            "Comparison": [f"{short_title(b)} − {short_title(a)}" for a, b in pairs],
+            "Points": [signed(100 * result.difference) for result in results],
+            "95 % interval": [_range(result) for result in results],
+            "p": [p_value(result.p) for result in results],
+            "p (Holm)": [p_value(p) for p in adjusted],
+            "Test": [result.method for result in results],
+        }
+    )
+
+
+def same_images(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> bool:
+    """Whether both systems were tested on the same images, so that a paired test is one."""
+    return a[0].data.fingerprint == b[0].data.fingerprint and a[0].data.n_test == b[0].data.n_test
+
+
+def class_changes(records_by_name: RecordsByName) -> pd.DataFrame:
+    """Accuracy of every class and system in percent, mean over seeds, with the change in points from the one before."""
+    present = [records for records in records_by_name.values() if records]
+    frame, before = pd.DataFrame({"Class": []}), None
+    for records in present:
+        correct, total = class_counts(records)
+        shares = 100 * correct.mean(axis=0) / total
+        changes = (
+            [f" ({signed(change, 1)})" for change in shares - before] if before is not None else [""] * len(shares)
+        )
+        if before is None:
+            frame = pd.DataFrame({"Class": records[0].data.classes})
+        frame[short_title(records)] = [f"{share:.1f}{change}" for share, change in zip(shares, changes, strict=True)]
+        before = shares
+    return frame
+
+
+def calibration_table(records_by_name: RecordsByName) -> pd.DataFrame:
+    """How far confidence is from accuracy on the test set; means over seeds, in percent."""
+    rows = []
+    for records in (records for records in records_by_name.values() if records):
+        errors = [
+            evaluation.expected_calibration_error(r.predictions.confidence, r.predictions.correct) for r in records
+        ]
+        confidence = float(np.mean([r.predictions.confidence.mean(dtype=float) for r in records]))
+        share = measure(records, "test accuracy").value
+        rows.append(
+            (
+                short_title(records),
+                percent(share),
+                percent(confidence),
+                signed(100 * (confidence - share)),
+                percent(float(np.mean(errors))),
+            )
+        )
+    return pd.DataFrame(
+        rows, columns=["Method", "Accuracy", "Mean confidence", "Difference, points", "Calibration error"]
+    )
+
+
+def errata_table(chapter: str | None = None) -> pd.DataFrame:
+    """The report's slips: those of one chapter (`"01"` to `"06"`), or all."""
+    shown = [erratum for erratum in ERRATA if chapter in (None, erratum.chapter)]
+    return pd.DataFrame(
+        [(e.id, e.place, e.says, e.correct) for e in shown], columns=["No.", "Place", "The report says", "Correct"]
+    )
+
+
+# --- which of the report's claims hold ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the report and what the records say of it: `holds`, `does not hold`, `undecided`, or a dash."""
+
+    text: str
+    place: str
+    evidence: str
+    decided_by: str
+    verdict: str
+
+    @property
+    def sentence(self) -> str:
+        """The finding as Markdown."""
+        return f"{self.text} ({self.place}): **{self.verdict}**; {self.evidence}."
+
+
+Judgement = tuple[str, str, str]  # evidence, decided by, verdict
+
+
+def _decide(low: float, high: float, threshold: float = 0.0) -> str:
+    """Whether the interval [low, high] lies above the threshold, below it, or around it."""
+    if low > threshold:
+        return "holds"
+    return "does not hold" if high < threshold else "undecided"
+
+
+def _points(result: evaluation.PairedTest) -> str:
+    """A difference in points with its interval."""
+    return f"{signed(100 * result.difference)} points ({_range(result)})"
+
+
+def _range(result: evaluation.PairedTest) -> str:
+    return f"{signed(100 * result.low)} to {signed(100 * result.high)}"
+
+
+def _improves(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> Judgement:
+    if not same_images(before, after):
+        return "the two were tested on different images", NONE, "undecided"
+    result = evaluation.paired_test(evaluation.answers(after), evaluation.answers(before))
+    means = [
+        f"{short_title(records)} {percent(measure(records, 'test accuracy').value)}" for records in (after, before)
+    ]
+    evidence = f"{means[0]}, {means[1]}: {_points(result)}"
+    return evidence, f"paired test ({result.method}), p {p_value(result.p)}", _decide(result.low, result.high)
+
+
+def _reaches(level: float, quantity: str) -> Callable[[Sequence[RunRecord]], Judgement]:
+    def judge(records: Sequence[RunRecord]) -> Judgement:
+        measured = measure(records, quantity)
+        evidence = f"{quantity} {percent(measured.value)} ({span(measured.interval, 100)})"
+        rule = f"95 % interval ({measured.interval.method}) against {percent(level)}"
+        return evidence, rule, _decide(measured.interval.low, measured.interval.high, level)
+
+    return judge
+
+
+def _extreme_class(name: str, sign: int) -> Callable[[Sequence[RunRecord]], Judgement]:
+    """Whether class `name` has the highest (sign 1) or lowest (−1) accuracy; all rivals tested at once (Bonferroni)."""
+
+    def judge(records: Sequence[RunRecord]) -> Judgement:
+        labels, shares = records[0].predictions.labels, evaluation.answers(records).mean(axis=0)
+        rivals = {other: shares[labels == k] for k, other in enumerate(records[0].data.classes)}
+        own = rivals.pop(name)
+        level = 1 - 0.05 / len(rivals)
+        margins = [evaluation.independent_difference(*(own, rival)[::sign], level) for rival in rivals.values()]
+        closest = max(rivals, key=lambda other: sign * rivals[other].mean())
+        evidence = f"{name} {percent(own.mean())}, closest rival {closest} {percent(rivals[closest].mean())}"
+        verdict = _decide(min(margin.low for margin in margins), min(margin.high for margin in margins))
+        return evidence, f"{len(rivals)} differences of classes (Bonferroni)", verdict
+
+    return judge
+
+
+def _class_gain(names: Sequence[str], threshold: float, more: bool) -> Callable[..., Judgement]:
+    """Whether the accuracy on some classes gained more (or, with `more` False, less) than `threshold`."""
+
+    def judge(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> Judgement:
+        if not same_images(before, after):
+            return "the two were tested on different images", NONE, "undecided"
+        places = [before[0].data.classes.index(name) for name in names]
+        chosen = np.isin(before[0].predictions.labels, places)
+        result = evaluation.paired_test(evaluation.answers(after)[:, chosen], evaluation.answers(before)[:, chosen])
+        evidence = f"{_points(result)} on their images"
+        rule = f"paired test ({result.method}) against {100 * threshold:g} points"
+        low, high = (result.low, result.high) if more else (-result.high, -result.low)
+        return evidence, rule, _decide(low, high, threshold if more else -threshold)
+
+    return judge
+
+
+LATE_SHARE = 0.10  # of the whole rise: what the later epochs may add and still count as "less apparent"
+
+
+def _little_gain_late(records: Sequence[RunRecord]) -> Judgement:
+    """Whether the validation accuracy rises little after epoch 150, or after half of a shorter training."""
+    epochs = min(len(record.history) for record in records)
+    split = 150 if epochs >= 200 else epochs // 2
+    if epochs < 8:
+        return f"{epochs} epochs are too few to see it", NONE, "undecided"
+    window = max(epochs // 20, 1)
+    accuracies = np.array([[row.val_accuracy for row in record.history[:epochs]] for record in records])
+    rise = accuracies[:, -window:].mean(axis=1) - accuracies[:, 0]
+    late = accuracies[:, -window:].mean(axis=1) - accuracies[:, split - window : split].mean(axis=1)
+    if rise.min() <= 0:
+        return "the validation accuracy does not rise at all", NONE, "undecided"
+    shares = late / rise
+    if len(records) > 1:
+        low, high, method = evaluation.mean_interval(shares)
+    else:
+        end = accuracies[0, -window:].mean()
+        half = 1.96 * np.sqrt(2 * end * (1 - end) / records[0].data.n_val) / rise[0]
+        low, high, method = shares[0] - half, shares[0] + half, "normal over one run's validation images"
+    after = f"after epoch {split}" + ("" if split == 150 else f" (half of {epochs} epochs)")
+    evidence = f"{after} {signed(100 * late.mean())} points of validation accuracy, {shares.mean():.0%} of the rise"
+    rule = f"95 % interval ({method}) of that share, {low:.0%} to {high:.0%}, against {LATE_SHARE:.0%}"
+    return evidence, rule, _decide(-high, -low, -LATE_SHARE)
+
+
+def _shrinks(resnet: Sequence[RunRecord], *others: Sequence[RunRecord]) -> Judgement:
+    counts = [f"{short_title(records)} {records[0].parameters:,}" for records in (resnet, *others)]
+    smaller = all(resnet[0].parameters < records[0].parameters for records in others)
+    return f"parameters: {', '.join(counts)}", "a count", "holds" if smaller else "does not hold"
+
+
+_ANY_DATA = "ResNet-18 makes the model smaller"  # the one claim that needs no particular images
+_CLAIMS: tuple[tuple[str, str, tuple[str, ...], Callable[..., Judgement]], ...] = (
+    ("Ships are the easiest class of the baseline", "II", ("baseline",), _extreme_class("ship", 1)),
+    ("Cats are the hardest class of the baseline", "II", ("baseline",), _extreme_class("cat", -1)),
+    ("Beyond epoch 150 the baseline gains little", "II", ("baseline",), _little_gain_late),
+    (
+        "Batch norm and a 1×1 convolution improve on the baseline (slightly: by a point)",
+        "III A, Table 1",
+        ("baseline", "first_optimization"),
+        _improves,
+    ),
+    (
+        "The first optimization improves cat and bird",
+        "III A",
+        ("baseline", "first_optimization"),
+        _class_gain(("cat", "bird"), 0.0, more=True),
+    ),
+    (
+        "It brings automobile, truck and ship hardly any progress (2 points or less)",
+        "III A",
+        ("baseline", "first_optimization"),
+        _class_gain(("automobile", "truck", "ship"), 0.02, more=False),
+    ),
+    (
+        "Larger kernels, dropout and Adam reach 78 % (77.5 % rounds to it)",
+        "III B",
+        ("fine_tuned",),
+        _reaches(0.775, "test accuracy"),
+    ),
+    ("ResNet-18 improves the accuracy", "III C", ("fine_tuned", "resnet18"), _improves),
+    ("Pretrained, ResNet-18 improves the accuracy", "III C", ("fine_tuned", "resnet18_pretrained"), _improves),
+    (_ANY_DATA, "III C", ("resnet18", "baseline", "first_optimization", "fine_tuned"), _shrinks),
+    ("A deeper network reaches 89.59 %", "III C, second, [2]", ("deep_cnn",), _reaches(0.8959, "test accuracy")),
+    (
+        "Features, a DNN and softmax reach 0.85 in validation",
+        "III C, second, [3]",
+        ("dnn_softmax",),
+        _reaches(0.85, "validation accuracy"),
+    ),
+)
+
+
+def claims(records_by_name: RecordsByName) -> list[Claim]:
+    """Which of the report's claims hold, each with its evidence and the test or interval that decides it.
+
+    A claim whose systems were not all run is undecided; on the synthetic stand-in no claim about CIFAR-10 is judged.
+    """
+    found = []
+    for text, place, names, judge in _CLAIMS:
+        absent = [name for name in names if not records_by_name.get(name)]
+        if absent:
+            found.append(Claim(text, place, f"not run: {', '.join(absent)}", NONE, "undecided"))
+            continue
+        lists = [records_by_name[name] for name in names]
+        if text != _ANY_DATA and not all(is_cifar10(records) for records in lists):
+            found.append(Claim(text, place, "a claim about CIFAR-10, which these runs did not see", NONE, NONE))
+            continue
+        found.append(Claim(text, place, *judge(*lists)))
+    return found
+
+
+def claims_table(records_by_name: RecordsByName) -> pd.DataFrame:
+    """The claims as a table."""
+    rows = [(f"{c.text} ({c.place})", c.evidence, c.decided_by, c.verdict) for c in claims(records_by_name)]
+    return pd.DataFrame(rows, columns=["The report claims", "Measured", "Decided by", "Verdict"])

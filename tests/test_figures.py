@@ -1,0 +1,218 @@
+"""What the figures show, read back from their artists; that they fit the page; and that they leave no trace behind."""
+
+import dataclasses
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from fake_records import fake_history, fake_record, fake_records, fake_suite
+from IPython.display import Image
+
+from labreport import figures, tables
+from labreport.reported import SYSTEMS
+
+STAND_IN = {"classes": tuple("abcdefghij"), "source": "synthetic stand-in"}
+ONE_SYSTEM = {
+    "curves": lambda records: figures.curves(records),
+    "confusion": lambda records: figures.confusion(records),
+    "per_class": lambda records: figures.per_class(records, SYSTEMS["baseline"]),
+    "examples": lambda records: figures.examples(records[0]),
+}
+ALL_SYSTEMS = {
+    "comparison": lambda suite: figures.comparison(suite, reference=suite),
+    "accuracy_vs_cost": figures.accuracy_vs_cost,
+    "reliability": figures.reliability,
+    "class_changes": figures.class_changes,
+}
+
+
+def svg(figure) -> bytes:
+    buffer = io.BytesIO()
+    with figures.style():
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def texts(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def diamonds(ax) -> list[float]:
+    """Places of the reported values: the open diamonds."""
+    return [x for line in ax.lines if line.get_marker() == "D" for x in line.get_xdata()]
+
+
+# --- every figure ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("name", [*ONE_SYSTEM, *ALL_SYSTEMS])
+def test_figures_fit_the_page(name, seeds):
+    if name in ONE_SYSTEM:
+        figure = ONE_SYSTEM[name](fake_records(seeds=seeds, epochs=5, n_test=500))
+    else:
+        figure = ALL_SYSTEMS[name](fake_suite(seeds, epochs=5, n_test=500))
+    box = figure.get_tightbbox()
+    assert figure.get_size_inches()[0] == figures.WIDTH
+    assert box.x0 > -0.05
+    assert box.x1 < figures.WIDTH + 0.05
+    assert box.y0 > -0.05
+    assert box.y1 < figure.get_size_inches()[1] + 0.05
+
+
+@pytest.mark.parametrize("name", ["curves", "per_class"])
+def test_the_same_records_give_the_same_svg(name):
+    first, second = (svg(ONE_SYSTEM[name](fake_records(seeds=2, epochs=5))) for _ in range(2))
+    assert first == second
+
+
+def test_nothing_is_left_behind():
+    before = dict(mpl.rcParams)
+    figures.curves(fake_records(seeds=1, epochs=3))
+    assert dict(mpl.rcParams) == before
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    assert pyplot.get_fignums() == []
+
+
+@pytest.mark.parametrize("name", ["curves", "confusion", "per_class"])
+def test_no_record_is_a_clear_error(name):
+    with pytest.raises(ValueError, match="no record"):
+        ONE_SYSTEM[name]([])
+
+
+@pytest.mark.parametrize("name", ["accuracy_vs_cost", "reliability", "class_changes"])
+def test_no_records_at_all_is_a_clear_error(name):
+    with pytest.raises(ValueError, match="no records"):
+        ALL_SYSTEMS[name]({"baseline": []})
+
+
+# --- one system -----------------------------------------------------------------------------------------------------
+
+
+def test_curves_show_each_seed_and_the_mean():
+    records = fake_records(seeds=3, epochs=30)
+    _, right = figures.curves(records).axes
+    validation = [line for line in right.lines if line.get_color() == figures.BLUE]
+    assert len(validation) == 4
+    mean = 100 * np.mean([[row.val_accuracy for row in record.history] for record in records], axis=0)
+    assert np.allclose(validation[-1].get_ydata(), mean)
+
+
+def test_a_single_epoch_is_visible():
+    left, _ = figures.curves([fake_record(epochs=1)]).axes
+    assert {line.get_marker() for line in left.lines if line.get_label() in ("training", "validation")} == {"o"}
+
+
+def test_confusion_shows_mean_counts():
+    records = fake_records(seeds=2, n_test=1000)
+    ax = figures.confusion(records).axes[0]
+    cats = np.mean([(r.predictions.correct & (r.predictions.labels == 3)).sum() for r in records])
+    (shown,) = (text.get_text() for text in ax.texts if text.get_position() == (3, 3))
+    assert shown == f"{cats:.0f}"
+
+
+def test_reported_classes_are_drawn_for_cifar10_only():
+    (ax,) = figures.per_class(fake_records(seeds=2), SYSTEMS["baseline"]).axes
+    assert diamonds(ax) == [100 * line.correct / line.total for line in SYSTEMS["baseline"].per_class]
+    (ax,) = figures.per_class(fake_records(seeds=2, **STAND_IN), SYSTEMS["baseline"]).axes
+    assert diamonds(ax) == []
+
+
+def test_examples_name_true_and_predicted_class_and_confidence():
+    record = fake_record()
+    titles = [ax.get_title() for ax in figures.examples(record).get_axes() if ax.images]
+    seen = record.predictions
+    assert len(titles) == len(seen.example_images)
+    for title, place in zip(titles, seen.example_indices, strict=True):
+        true, called = record.data.classes[seen.labels[place]], record.data.classes[seen.predicted[place]]
+        name = true if true == called else f"{true} → {called}"
+        assert title == f"{name}\n{100 * seen.confidence[place]:.1f} %"
+
+
+def test_examples_of_a_perfect_network_and_of_one_without_images():
+    perfect = figures.examples(fake_record(accuracy=1.0))
+    assert [part.get_suptitle() for part in perfect.subfigs] == ["Right, with confidence"]
+    record = fake_record()
+    empty = dataclasses.replace(record.predictions, example_images=np.empty((0, 3, 32, 32), np.uint8))
+    with pytest.raises(ValueError, match="keeps no example images"):
+        figures.examples(dataclasses.replace(record, predictions=empty))
+
+
+# --- all systems ----------------------------------------------------------------------------------------------------
+
+
+def test_comparison_has_a_row_for_everything_and_says_what_was_not_run():
+    suite = fake_suite(1)
+    (ax,) = figures.comparison(suite).axes
+    rows = tables.comparison_rows(suite)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [row.label for row in rows]
+    assert texts(ax) == ["not run"]
+    assert sorted(diamonds(ax)) == sorted(100 * row.statement.value for row in rows if row.statement)
+
+
+def test_comparison_of_nothing_still_shows_what_is_reported():
+    (ax,) = figures.comparison({}).axes
+    assert set(texts(ax)) == {"not run"}
+
+
+def test_class_changes_shows_shares_and_their_differences():
+    suite = fake_suite(1)
+    ax = figures.class_changes(suite).axes[0]
+    frame = tables.class_changes(suite)
+    assert texts(ax) == frame.iloc[:, 1:].to_numpy().ravel().tolist()
+
+
+def test_reliability_writes_the_calibration_error():
+    suite = {"baseline": fake_records(seeds=2), "fine_tuned": fake_records("fine_tuned", seeds=1)}
+    errors = tables.calibration_table(suite)["Calibration error"]
+    for ax, error in zip(reliability_axes(suite), errors, strict=True):
+        assert texts(ax) == [f"error {float(error.split()[0]):.1f} %"]
+
+
+def reliability_axes(suite):
+    return [ax for ax in figures.reliability(suite).axes if ax.get_visible()]
+
+
+# --- while training -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """What the notebook would show, and a clock to set: {'shown': [images], 'now': seconds}."""
+    state = {"shown": [], "now": 100.0}
+
+    class Handle:
+        def update(self, image):
+            state["shown"].append(image)
+
+    def display(image, display_id):
+        assert display_id is True
+        state["shown"].append(image)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    monkeypatch.setattr("labreport.figures.time.monotonic", lambda: state["now"])
+    return state
+
+
+def test_live_curve_waits_between_pictures_and_ends_with_the_last_epoch(screen):
+    history = fake_history(0.7, 6, np.random.default_rng(0))
+    live = figures.LiveCurve("baseline")
+    live.update(history[:1])
+    screen["now"] += 1.9
+    live.update(history[:2])
+    assert len(screen["shown"]) == 1
+    screen["now"] += 0.2
+    live.update(history[:3])
+    assert len(screen["shown"]) == 2
+    live.update(history)
+    live.close()
+    live.close()
+    assert len(screen["shown"]) == 3
+    assert all(isinstance(image, Image) and image.data.startswith(b"\x89PNG") for image in screen["shown"])
+
+
+def test_live_curve_of_a_training_that_never_began_shows_nothing(screen):
+    figures.LiveCurve().close()
+    assert screen["shown"] == []

@@ -385,13 +385,13 @@ ERRATA: tuple[Erratum, ...] = (
         "“The learning rate was initially set to 0.0001”, “training and validation metrics”",
         "No later rate is given, nor the optimiser, the network's widths, or which images were for validation.",
     ),
-    # Problem 3 A and B: the two optimisations
+    # Problem 3 A and B: the two optimizations
     Erratum(
         "E24",
         "03",
         "III; III A",
         "“achieve the accuracy demonstrated”, “maintaining the current accuracy”",
-        "From section II's 78 % the first optimisation falls to 68 % and ResNet to 66.53 %; fine-tuning equals it to "
+        "From section II's 78 % the first optimization falls to 68 % and ResNet to 66.53 %; fine-tuning equals it to "
         "the image.",
     ),
     Erratum(
@@ -460,8 +460,8 @@ ERRATA: tuple[Erratum, ...] = (
         "03",
         "III B",
         "78.08 % “by modifying the convolution kernel's size and adjusting the learning rate to 0.003”",
-        "The code also changes the optimiser to Adam, the schedule and the dense layers; 0.003 of Adam is not an "
-        "adjusted 0.0001 of SGD. Epochs and batch size are not given.",
+        "The code also changes the optimiser to Adam, the schedule and the dense layers; a rate of 0.003 in Adam is "
+        "no adjusted 0.0001 of SGD with momentum. Epochs and batch size are not given.",
     ),
     Erratum(
         "E34",
@@ -506,7 +506,7 @@ ERRATA: tuple[Erratum, ...] = (
         "04",
         "III; III C",
         "ResNet is to “reduce the model size”",
-        "ResNet-18 has 11,181,642 parameters here: 149 times the 75,186 of the first optimisation, 21 times the "
+        "ResNet-18 has 11,181,642 parameters here: 149 times the 75,186 of the first optimization, 21 times the "
         "541,094 of the fine-tuned network. The CIFAR-10 ResNet-20 of [1] has 0.27 million.",
     ),
     Erratum(
@@ -530,7 +530,7 @@ ERRATA: tuple[Erratum, ...] = (
         "04",
         "III C; Table 1",
         "“a notably high accuracy rate”, “improve the accuracy performance”",
-        "66.53 %, pre-trained, is below the fine-tuned network's 78.08 % and the first optimisation's 68.17 %.",
+        "66.53 %, pre-trained, is below the fine-tuned network's 78.08 % and the first optimization's 68.17 %.",
     ),
     Erratum(
         "E43",

@@ -140,6 +140,11 @@ def test_no_printed_resnet_loss_can_be_a_mean_cross_entropy(line):
     assert line.loss < least_cross_entropy(line.percent / 100)
 
 
+def test_the_bound_that_e20_names():
+    best = max(line.percent for line in RESNET_LOG_TEXT)
+    assert f"at {best} %, at least {least_cross_entropy(best / 100):.3f}" in BY_ID["E20"].correct
+
+
 @pytest.mark.parametrize(("split", "bound"), [("training", "0.069"), ("validation", "0.104")])
 def test_losses_of_reference_3_are_below_the_bound(split, bound):
     accuracy, loss = (SYSTEMS["dnn_softmax"].stated(f"{split} {kind}")[0] for kind in ("accuracy", "loss"))

@@ -9,10 +9,13 @@ Nothing here knows what the notebooks compute. The title page tells which data a
 from __future__ import annotations
 
 import ast
+import base64
 import datetime
+import hashlib
 import html
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -186,7 +189,8 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
 def typeset(notebooks: Sequence[nbformat.NotebookNode], lab: Lab) -> Report:
     """Write `report.html` and `report.pdf` from executed notebooks."""
     build, figures = paths.build(lab.profile), paths.figures(lab.profile)
-    source = "\n".join([*map(chapter, notebooks), (TEMPLATES / "references.html").read_text(), models_appendix()])
+    chapters = [*map(chapter, notebooks), (TEMPLATES / "references.html").read_text(), models_appendix()]
+    source = images_apart("\n".join(chapters), build)
     records = [record for runs in lab.records().values() for record in runs]
     cover = title_page(lab, records)
     write_atomically(build / "cover.json", json.dumps(cover, ensure_ascii=False, indent=1).encode())
@@ -220,6 +224,34 @@ def belongs_on_paper(output: nbformat.NotebookNode) -> bool:
     """False for what was written to stderr (bars, log lines) and for widgets, which need a kernel."""
     widget = "application/vnd.jupyter.widget-view+json" in output.get("data", ())
     return not widget and output.get("name") != "stderr"
+
+
+def images_apart(source: str, build: Path) -> str:
+    """Write the images that lie in `source` as data to `build/images/`, and name the files there instead.
+
+    Pandoc would need minutes for some tens of megabytes of such data.
+    """
+    shutil.rmtree(build / "images", ignore_errors=True)
+    (build / "images").mkdir(parents=True)
+
+    def write(match: re.Match) -> str:
+        content = base64.b64decode(match["data"])
+        name = f"images/{hashlib.sha256(content).hexdigest()[:16]}.{match['kind']}"
+        (build / name).write_bytes(content)
+        return f'src="{name}"'
+
+    return re.sub(r'src="data:image/(?P<kind>\w+)(\+xml)?;base64,(?P<data>[^"]+)"', write, source)
+
+
+def images_inside(page: str, build: Path) -> str:
+    """The inverse of `images_apart`."""
+
+    def read(match: re.Match) -> str:
+        content = (build / match["name"]).read_bytes()
+        kind = match["kind"].replace("svg", "svg+xml")
+        return f'src="data:image/{kind};base64,{base64.b64encode(content).decode()}"'
+
+    return re.sub(r'src="(?P<name>images/\w+\.(?P<kind>\w+))"', read, page)
 
 
 def models_appendix() -> str:
@@ -283,28 +315,32 @@ def measured(records: Sequence[RunRecord]) -> datetime.datetime:
 
 def web_page(source: str, build: Path) -> bytes:
     """The report as one HTML file that needs no network: images inside, math as MathML."""
-    styled = [f"--template={TEMPLATES / 'report.html'}", f"--css={TEMPLATES / 'report.css'}"]
-    options = ["--embed-resources", "--mathml", "--section-divs", "--number-sections", "--toc", "--toc-depth=2"]
-    return pandoc(source, "html5", [*styled, *options], build).encode()
+    options = ["--mathml", "--section-divs", "--number-sections", "--toc", "--toc-depth=2"]
+    return images_inside(pandoc(source, "html5", "report.html", options, build), build).encode()
 
 
 def pdf(source: str, build: Path, date: datetime.datetime) -> bytes:
     """The report as a PDF. `report.typ` and its images stay in `build`, for a look when something is not right."""
-    shutil.rmtree(build / "images", ignore_errors=True)
-    options = [f"--template={TEMPLATES / 'report.typ'}", "--extract-media=images", "--syntax-highlighting=idiomatic"]
     main = build / "report.typ"
-    main.write_text(pandoc(source, "typst", options, build))
+    main.write_text(pandoc(source, "typst", "report.typ", ["--syntax-highlighting=idiomatic"], build))
     try:
         return typst.compile(main, root=build, ignore_system_fonts=True, timestamp=date)
     except typst.TypstError as error:
         raise ReportError(f"{main}: typst stopped with: {error.message} {' '.join(error.hints)}".rstrip()) from error
 
 
-def pandoc(source: str, to: str, options: Sequence[str], build: Path) -> str:
+def pandoc(source: str, to: str, template: str, options: Sequence[str], build: Path) -> str:
     """Convert the notebooks' HTML. What pandoc cannot convert, a formula say, is an error and not a gap on the page."""
     reader = "html+tex_math_dollars+auto_identifiers+smart-native_divs-native_spans"
-    common = ["--standalone", "--wrap=none", "--metadata-file=cover.json", f"--lua-filter={TEMPLATES / 'report.lua'}"]
-    arguments = [*common, "--fail-if-warnings", *options]
+    arguments = [
+        "--standalone",
+        "--fail-if-warnings",
+        "--wrap=none",
+        "--metadata-file=cover.json",
+        f"--lua-filter={TEMPLATES / 'report.lua'}",
+        f"--template={TEMPLATES / template}",
+        *options,
+    ]
     try:
         return pypandoc.convert_text(source, to, reader, extra_args=arguments, cworkdir=str(build))
     except RuntimeError as error:

@@ -128,8 +128,10 @@ def test_a_bad_parameter_value_stops_before_anything_runs(tmp_path):
 
 def test_the_web_page_needs_no_network():
     built = report.typeset([executed(html_output(FIGURE.format("one", "A picture")))], paper_session())
-    page = Page(built.html.read_text())
+    text = built.html.read_text()
+    page = Page(text)
     assert page.tags.count("math") == 2
+    assert f"data:image/svg+xml;base64,{SVG}" in text
     assert "script" not in page.tags
     assert [source for source in page.loaded if not source.startswith("data:")] == []
 

@@ -7,7 +7,7 @@ local GAP = 3 -- characters
 local SHORT = 22 -- a column whose cells are no longer keeps each of them in one line
 
 local function is_number(text)
-  return text:gsub("−", "-"):match("^[-+≤<≥>~]?%s?%d") ~= nil
+  return text:gsub("−", "-"):match("^[-+≤<≥>~%[(]*%s?%d") ~= nil
 end
 
 local function longest_word(text)

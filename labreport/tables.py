@@ -542,7 +542,7 @@ _CLAIMS: tuple[tuple[str, str, tuple[str, ...], Callable[..., Judgement]], ...] 
         _class_gain(("cat", "bird"), 0.0, more=True),
     ),
     (
-        "It brings automobile, truck and ship hardly any progress (2 points or less)",
+        "The first optimization brings automobile, truck and ship hardly any progress (2 points or less)",
         "III A",
         ("baseline", "first_optimization"),
         _class_gain(("automobile", "truck", "ship"), 0.02, more=False),

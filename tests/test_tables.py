@@ -242,7 +242,7 @@ def test_hardly_any_progress_is_a_gain_surely_under_two_points():
     before = {"baseline": fake_records(n_test=20_000, accuracy=0.67)}
     for accuracy, expected in ((0.66, "holds"), (0.74, "does not hold")):
         after = fake_records("first_optimization", n_test=20_000, accuracy=accuracy)
-        assert verdict_of("It brings", before | {"first_optimization": after}) == expected
+        assert verdict_of("The first optimization brings", before | {"first_optimization": after}) == expected
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import pandas as pd
 from labreport import evaluation
 from labreport.evaluation import Interval, Measurement, measure
 from labreport.recipes import Recipe
-from labreport.records import RunRecord
+from labreport.records import DataInfo, RunRecord
 from labreport.reported import (
     CIFAR10_CLASSES,
     ERRATA,
@@ -84,6 +84,18 @@ def span(interval: Interval, scale: float = 1.0, digits: int = 2) -> str:
     return f"{scale * interval.low:.{digits}f}–{scale * interval.high:.{digits}f}"
 
 
+def runs(records: Sequence[RunRecord]) -> str:
+    """`1 run (seed 0)` or `3 runs (seeds 0, 1, 2)`: the n that every result carries."""
+    seeds = ", ".join(str(record.seed) for record in records)
+    return f"{len(records)} runs (seeds {seeds})" if len(records) > 1 else f"1 run (seed {seeds})"
+
+
+def accuracy_text(measured: Measurement) -> str:
+    """`67.32 ± 0.21 % (95 % interval 66.80–67.84)`."""
+    sd = f" ± {100 * measured.sd:.2f}" if measured.n > 1 else ""
+    return f"{100 * measured.value:.2f}{sd} % (95 % interval {span(measured.interval, 100)})"
+
+
 def interval_note(records: Sequence[RunRecord]) -> str:
     """For captions: how the interval of the test accuracy was made."""
     return f"95 % intervals: {measure(records, 'test accuracy').interval.method}."
@@ -107,6 +119,17 @@ def _distinct(statements: Sequence[Statement]) -> list[Statement]:
         return any(o.tolerance < s.tolerance and abs(o.value - s.value) <= s.tolerance for o in statements)
 
     return [statement for statement in statements if not rounds_another(statement)]
+
+
+def data_table(info: DataInfo) -> pd.DataFrame:
+    """Where a run's images come from, how many there are, and their classes."""
+    rows = [
+        ("Source", info.source),
+        ("Training, validation, test images", f"{info.n_train:,}, {info.n_val:,}, {info.n_test:,}"),
+        ("Classes", ", ".join(info.classes)),
+        ("Fingerprint (sha256 of pixels, labels and split)", info.fingerprint),
+    ]
+    return pd.DataFrame(rows, columns=["What", "Value"])
 
 
 # --- one system -----------------------------------------------------------------------------------------------------
@@ -206,10 +229,11 @@ def per_class_table(records: Sequence[RunRecord], reported: System | None = None
 
 
 def class_counts(records: Sequence[RunRecord]) -> tuple[np.ndarray, np.ndarray]:
-    """Right answers (seeds, classes) and test images (classes,) of every class that has test images."""
-    correct, labels = evaluation.answers(records), records[0].predictions.labels
-    masks = [labels == k for k in range(len(records[0].data.classes))]
-    return np.stack([correct[:, mask].sum(axis=1) for mask in masks], axis=1), np.array([m.sum() for m in masks])
+    """Right answers (seeds, classes) and test images (classes,) of every class, for runs on the same test images."""
+    evaluation.answers(records)  # refuses an empty list and mixed test sets
+    n = len(records[0].data.classes)
+    runs = [evaluation.per_class_accuracy(r.predictions.labels, r.predictions.predicted, n) for r in records]
+    return np.stack([correct for correct, _ in runs]), runs[0][1]
 
 
 def resnet_log_table(record: RunRecord | None = None) -> pd.DataFrame:
@@ -387,6 +411,26 @@ def calibration_table(records_by_name: RecordsByName) -> pd.DataFrame:
     return pd.DataFrame(
         rows, columns=["Method", "Accuracy", "Mean confidence", "Difference, points", "Calibration error"]
     )
+
+
+def cost_table(records_by_name: RecordsByName) -> pd.DataFrame:
+    """What each training cost, means over seeds: time, floating-point operations, where and how it ran."""
+    rows = []
+    for records in (records for records in records_by_name.values() if records):
+        seconds = float(np.mean([record.seconds for record in records]))
+        flops, settings = records[0].train_flops, records[0].environment
+        rows.append(
+            (
+                short_title(records),
+                spread(measure(records, "test accuracy")),
+                duration(seconds),
+                f"{flops / 1e15:.4f}",
+                f"{flops / seconds / 1e9:.0f}",
+                f"{settings['device']}, {settings['threads']} threads, {settings['precision']}",
+            )
+        )
+    columns = ["Method", "Test accuracy, %", "Training", "PFLOP", "GFLOP/s", "On"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def errata_table(chapter: str | None = None) -> pd.DataFrame:

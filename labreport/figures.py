@@ -216,6 +216,42 @@ def _show_example(ax: Axes, record: RunRecord, i: int) -> None:
     ax.set_title(f"{name}\n{100 * seen.confidence[place]:.1f} %", fontsize=7, pad=2)
 
 
+# --- the images, and what an optimiser does -------------------------------------------------------------------------
+
+
+@_styled
+def image_grid(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], columns: int = 10) -> Figure:
+    """The first `columns` images of each class. images: (N, 3, H, W) uint8; labels: (N,)."""
+    side = images.shape[-1]
+    figure = _figure(WIDTH * len(classes) / columns * 0.92)
+    ax = figure.subplots()
+    sheet = np.full((len(classes) * (side + 1), columns * (side + 1), 3), 255, np.uint8)
+    for k in range(len(classes)):
+        for j, image in enumerate(images[labels == k][:columns]):
+            top, left = k * (side + 1), j * (side + 1)
+            sheet[top : top + side, left : left + side] = image.transpose(1, 2, 0)
+    ax.imshow(sheet, interpolation="nearest")
+    ax.set_yticks([k * (side + 1) + side / 2 for k in range(len(classes))], classes)
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+@_styled
+def singular_values(before: np.ndarray, after: Mapping[int, np.ndarray]) -> Figure:
+    """Singular values after so many steps of an iteration, against those before it; all arrays (K,)."""
+    figure = _figure(2.4)
+    ax = figure.subplots()
+    for i, (steps, values) in enumerate(after.items()):
+        ax.plot(before, values, color=PALETTE[i], label=f"{steps} step{'s' if steps > 1 else ''}")
+    ax.axhline(1, color=GREY, linewidth=0.8, linestyle="--")
+    ax.set(xlabel="singular value before, of a matrix of norm 1", ylabel="after", ylim=(0, 1.45))
+    ax.legend(ncols=len(after), loc="lower right")
+    ax.grid()
+    return figure
+
+
 # --- all systems ----------------------------------------------------------------------------------------------------
 
 

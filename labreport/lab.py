@@ -12,7 +12,7 @@ import html
 import io
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ class Lab:
     seed: int
     data_dir: Path | None
     device: str | None
+    missing: dict[str, str] = field(default_factory=dict, compare=False)  # recipes that were not run, and why
 
     @classmethod
     def open(
@@ -118,7 +119,7 @@ class Lab:
         stored = self._stored(recipe)
         if self.reports_only:
             if not stored:
-                print(f"{recipe.name}: no stored run; name a data folder to train it")
+                self._miss(recipe.name, "no stored run, and no data folder was named")
             return list(stored.values())
         for seed in self.seeds:
             if seed not in stored and (record := self._train_one(recipe, seed)):
@@ -145,10 +146,14 @@ class Lab:
         try:
             return train(recipe, self.data, seed, profile=self.profile, device=self.device, on_epoch=live.update)
         except WeightsUnavailable as error:
-            print(f"{recipe.name}, seed {seed}: not run; {error}")
+            self._miss(recipe.name, str(error))
             return None
         finally:
             live.close()
+
+    def _miss(self, name: str, reason: str) -> None:
+        self.missing[name] = reason
+        print(f"{name}: not run; {reason}")
 
     def records(self) -> dict[str, list[RunRecord]]:
         """What this profile has of each of the suite's recipes, in the report's order; trains nothing."""
@@ -249,7 +254,10 @@ def _check_device(device: str) -> None:
 
 
 def _rendered(figure: Figure, kind: str) -> bytes:
+    from labreport.figures import style
+
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}  # the same figure gives the same bytes
-    figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
+    with style():
+        figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
     return buffer.getvalue()

@@ -73,8 +73,10 @@ def test_a_recipe_of_ones_own():
 def test_weights_that_cannot_be_had_leave_a_line_and_the_suite_goes_on(capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("LABREPORT_OFFLINE", "1")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    assert Lab.open("smoke").train("resnet18_pretrained") == []
-    assert "resnet18_pretrained, seed 0: not run" in capsys.readouterr().out
+    lab = Lab.open("smoke")
+    assert lab.train("resnet18_pretrained") == []
+    assert "resnet18-f37072fd" in lab.missing["resnet18_pretrained"]
+    assert "resnet18_pretrained: not run" in capsys.readouterr().out
 
 
 def test_paper_reports_stored_records_and_trains_nothing(capsys):
@@ -87,7 +89,7 @@ def test_paper_reports_stored_records_and_trains_nothing(capsys):
     assert [r.seed for r in lab.train("baseline")] == [0, 7]
     assert lab.caveat == ""
     assert lab.train("fine_tuned") == []
-    assert "fine_tuned: no stored run" in capsys.readouterr().out
+    assert "fine_tuned: not run" in capsys.readouterr().out
 
 
 def test_show_saves_and_displays_with_caption_and_caveat(displayed):

@@ -1,0 +1,173 @@
+"""What several notebooks show in the same way: a training, a system's results, a set of systems compared.
+
+Each function takes the notebook's session and shows tables and figures through it. A system that could not be run is
+said to be missing; nothing else happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from labreport import evaluation, figures, tables
+from labreport.lab import Lab
+from labreport.records import RunRecord
+from labreport.reported import SYSTEMS
+
+RecordsByName = Mapping[str, Sequence[RunRecord]]
+
+
+def images(lab: Lab) -> None:
+    """How many images each split has, and ten of each class, where the images themselves are at hand."""
+    if lab.reports_only:
+        lab.say("This report was made from stored records; the images themselves were not needed.")
+        return
+    data = lab.data
+    lab.table(tables.data_table(data.info), "data", "The images of this run")
+    train = data.train
+    lab.show(
+        figures.image_grid(train.images.numpy(), train.labels.numpy(), data.info.classes),
+        "images",
+        "Training images, ten of each class.",
+    )
+
+
+def train(lab: Lab, name: str) -> list[RunRecord]:
+    """Show the recipe, train it (or take its stored records), and show how the training went. Returns the records."""
+    recipe = lab.recipe(name)
+    lab.table(
+        tables.recipe_table(recipe), f"{name}-recipe", f"{recipe.title}: the recipe, and where each setting is from"
+    )
+    records = lab.train(name)
+    if records:
+        lab.show(
+            figures.curves(records),
+            f"{name}-curves",
+            f"{recipe.title}: loss and accuracy on training and validation images, {tables.runs(records)}.",
+        )
+        caption = f"{recipe.title}: the training with seed {records[0].seed}, epoch by epoch"
+        lab.table(tables.history_table(records[0], rows=12), f"{name}-history", caption)
+    return records
+
+
+def results(lab: Lab, records: Sequence[RunRecord]) -> None:
+    """All that is measured of one system, beside what the lab report states of it."""
+    if not records:
+        lab.say("This system was not run here, so there is nothing to show.")
+        return
+    name, title = records[0].name, records[0].title
+    reported = SYSTEMS.get(name)
+    runs = tables.runs(records)
+    lab.table(tables.summary_table(records, reported), f"{name}-summary", f"{title}: reported and measured, {runs}")
+    classes = tables.per_class_table(records, reported)
+    lab.table(classes, f"{name}-classes", f"{title}: test accuracy of each class, {runs}")
+    if reported and reported.per_class and tables.is_cifar10(records):
+        caption = f"{title}: test accuracy of each class, reported and measured with 95 % intervals."
+        lab.show(figures.per_class(records, reported), f"{name}-classes-plot", caption)
+    caption = f"{title}: confusion matrix on the test set, {runs}; a row is a true class."
+    lab.show(figures.confusion(records), f"{name}-confusion", caption)
+    caption = f"{title}: the surest right answer of each class, and the surest wrong answers, with confidence (seed "
+    lab.show(figures.examples(records[0]), f"{name}-examples", f"{caption}{records[0].seed}).")
+
+
+def paired(lab: Lab, systems: RecordsByName, name: str) -> None:
+    """Paired tests between neighbouring systems."""
+    if sum(bool(records) for records in systems.values()) < 2:
+        lab.say("Fewer than two of these systems were run, so there is nothing to compare.")
+        return
+    caption = "Each system against the one before it, on the same test images: difference in accuracy"
+    lab.table(tables.paired_tests(systems), f"{name}-paired", caption)
+
+
+def comparison(lab: Lab, systems: RecordsByName) -> None:
+    """Table 1 as a picture, and this profile's numbers beside the reference run's."""
+    reference = lab.reference() if lab.profile != "paper" else None
+    caption = "Table 1 as a picture: reported accuracies, and measured ones with 95 % intervals."
+    lab.show(figures.comparison(systems, reference), "comparison", caption)
+    if reference and any(reference.values()):
+        caption = (
+            "This run beside the reference run (the lab report's own protocol on CIFAR-10; accuracy in %, mean ± sd)"
+        )
+        lab.table(tables.profiles_table(systems, reference), "reference", caption)
+
+
+def class_changes(lab: Lab, systems: RecordsByName) -> None:
+    """The classes' accuracies from system to system."""
+    if any(systems.values()):
+        caption = "Test accuracy of each class in %, and its change in points from the system to the left."
+        lab.show(figures.class_changes(systems), "class-changes", caption)
+
+
+def calibration(lab: Lab, systems: RecordsByName) -> None:
+    """Confidence against accuracy, as a table and as reliability diagrams."""
+    if any(systems.values()):
+        lab.table(tables.calibration_table(systems), "calibration", "Confidence and accuracy on the test set")
+        lab.show(figures.reliability(systems), "reliability", "Accuracy of the answers given with each confidence.")
+
+
+def orthogonalization(lab: Lab) -> None:
+    """What Muon's iteration does to singular values, drawn by the code that trains."""
+    import torch
+
+    from labreport.optimizers import orthogonalize
+
+    values = torch.linspace(0.0, 1.0, 201)
+    # A diagonal matrix's singular values are its entries; scaled back, since the iteration divides by the norm first.
+    norm = values.norm()
+    curves = {steps: orthogonalize(torch.diag(values / norm), steps).diagonal().float() for steps in (1, 2, 3, 5)}
+    lab.show(
+        figures.singular_values((values / norm).numpy(), {steps: curve.numpy() for steps, curve in curves.items()}),
+        "orthogonalization",
+        "Singular values of a momentum matrix before and after the Newton–Schulz steps of Muon (three are used).",
+    )
+
+
+def claims(systems: RecordsByName, *beginnings: str) -> str:
+    """The claims that begin with any of these words, as a Markdown list with what decides them."""
+    chosen = [claim for claim in tables.claims(systems) if claim.text.startswith(beginnings)]
+    return "\n".join(f"- {claim.sentence}" for claim in chosen)
+
+
+def finding(lab: Lab, records: Sequence[RunRecord]) -> str:
+    """One system's result in a few sentences, beside the report's."""
+    if not records:
+        return "Not run here."
+    measured = evaluation.measure(records, "test accuracy")
+    title, conditions = records[0].title, f" Conditions: {lab.caveat}." if lab.caveat else ""
+    text = (
+        f"**{title}** reaches {tables.accuracy_text(measured)} on the test set ({tables.runs(records)}), "
+        f"with {records[0].parameters:,} parameters, after {tables.duration(_mean_seconds(records))} of training a run "
+        f"on {records[0].environment['device']}."
+    )
+    reported = SYSTEMS.get(records[0].name)
+    statements = reported.stated("test accuracy") if reported and tables.is_cifar10(records) else ()
+    for statement in statements:
+        relation = {"agrees": "agrees with", "higher": "is higher than", "lower": "is lower than"}[
+            evaluation.verdict(statement.value, measured.interval.low, measured.interval.high, statement.tolerance)
+        ]
+        text += f" That {relation} the report's {statement.printed} ({statement.place})."
+    return text + conditions
+
+
+def _mean_seconds(records: Sequence[RunRecord]) -> float:
+    return float(np.mean([record.seconds for record in records]))
+
+
+def conclusion(lab: Lab, systems: RecordsByName) -> str:
+    """The whole report in a few sentences: the ranking, and how many claims hold."""
+    present = {name: records for name, records in systems.items() if records}
+    if not present:
+        return "No system was run, so there is nothing to conclude."
+    means = {name: evaluation.measure(records, "test accuracy") for name, records in present.items()}
+    ranked = sorted(present, key=lambda name: means[name].value, reverse=True)
+    order = " > ".join(f"{present[name][0].title} ({tables.percent(means[name].value)})" for name in ranked)
+    verdicts = [claim.verdict for claim in tables.claims(systems)]
+    counts = ", ".join(
+        f"{verdicts.count(verdict)} {words}"
+        for verdict, words in (("holds", "hold"), ("does not hold", "do not"), ("undecided", "stay undecided"))
+    )
+    text = f"By test accuracy: {order}.\n\nOf the {len(verdicts)} claims of the report that were tested, {counts}."
+    if lab.caveat:
+        text += f"\n\nAll of it under these conditions: {lab.caveat}."
+    return text

@@ -363,7 +363,7 @@ def test_no_network_gives_the_stand_in_with_one_warning(home, monkeypatch, capsy
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", f"http://127.0.0.1:{port}/cifar-10-python.tar.gz")
-    is_stand_in(data.load(), capsys.readouterr().out, "refused")
+    is_stand_in(data.load(), capsys.readouterr().err, "refused")
 
 
 def test_server_that_never_answers_does_not_hang(home, monkeypatch, capsys):
@@ -371,13 +371,13 @@ def test_server_that_never_answers_does_not_hang(home, monkeypatch, capsys):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/cifar-10-python.tar.gz"
         monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", url)
-        is_stand_in(data.load(), capsys.readouterr().out, "timed out")
+        is_stand_in(data.load(), capsys.readouterr().err, "timed out")
 
 
 def test_no_download_when_told_so(server, monkeypatch, capsys):
-    is_stand_in(data.load(download=False), capsys.readouterr().out, "no download")
+    is_stand_in(data.load(download=False), capsys.readouterr().err, "no download")
     monkeypatch.setenv("LABREPORT_OFFLINE", "1")
-    is_stand_in(data.load(), capsys.readouterr().out, "no download")
+    is_stand_in(data.load(), capsys.readouterr().err, "no download")
     assert server.requests == 0
 
 

@@ -2,8 +2,11 @@
 -- width among the columns of wide tables, and turns a link whose target is not in this document into plain text.
 local stringify, utf8_length = pandoc.utils.stringify, pandoc.text.len
 
-local WIDE = 96 -- characters in a row that fit the page at a readable size, each column counted with its gaps
-local GAP = 3 -- characters
+-- Widths in characters.
+local WIDE = 106 -- a row that still fits the text's width at a readable size, each column counted with its gap
+local PAGE, PAGE_AND_MARGINS = 116, 148 -- in the sizes that the PDF's template gives to wide tables
+local MANY = 6 -- columns; with more, the template lets a table reach into the margins
+local GAP = 3
 local SHORT = 22 -- a column whose cells are no longer keeps each of them in one line
 
 local function is_number(text)
@@ -37,19 +40,21 @@ local function measure(tbl)
   return columns
 end
 
--- Each column's share of the width: short cells stay whole, the columns of longer ones divide what is left.
+-- Each column's share of the width: short cells stay whole, longer ones get what is left by what they lack.
 local function shares(columns)
-  local needed, wish = 0, 0
+  local page = #columns > MANY and PAGE_AND_MARGINS or PAGE
+  local needed, lacking = 0, 0
   for _, column in ipairs(columns) do
-    column.least = GAP + (column.cell <= SHORT and math.max(column.cell, column.word) or column.word)
-    column.wish = column.cell + GAP - column.least
-    needed, wish = needed + column.least, wish + math.max(column.wish, 0)
+    column.least = GAP + math.max(column.cell <= SHORT and column.cell or 0, column.word)
+    column.lack = math.max(column.cell + GAP - column.least, 0)
+    needed, lacking = needed + column.least, lacking + column.lack
   end
-  local spare = math.max(1.35 * WIDE - needed, 0)
-  local widths, total = {}, needed + (wish > 0 and spare or 0)
+  local spare = math.max(page - needed, 0)
+  local given = math.min(spare, lacking)
+  local widths = {}
   for i, column in ipairs(columns) do
-    local extra = wish > 0 and spare * math.max(column.wish, 0) / wish or 0
-    widths[i] = (column.least + extra) / total
+    local extra = lacking > 0 and given * column.lack / lacking or 0
+    widths[i] = (column.least + extra + (spare - given) / #columns) / (needed + spare)
   end
   return widths
 end

@@ -204,7 +204,7 @@ def typeset(notebooks: Sequence[nbformat.NotebookNode], lab: Lab) -> Report:
 
 
 def chapter(notebook: nbformat.NotebookNode) -> str:
-    """One executed notebook as HTML: its text and outputs, without code, log lines and widgets."""
+    """One executed notebook as HTML: its text and outputs, without code, messages and widgets."""
     notebook = nbformat.from_dict(notebook)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -221,9 +221,9 @@ def chapter(notebook: nbformat.NotebookNode) -> str:
 
 
 def belongs_on_paper(output: nbformat.NotebookNode) -> bool:
-    """False for what was written to stderr (bars, log lines) and for widgets, which need a kernel."""
+    """False for streams, which hold bars and messages to whoever runs this, and for widgets, which need a kernel."""
     widget = "application/vnd.jupyter.widget-view+json" in output.get("data", ())
-    return not widget and output.get("name") != "stderr"
+    return not widget and output.output_type != "stream"
 
 
 def images_apart(source: str, build: Path) -> str:

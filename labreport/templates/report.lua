@@ -66,7 +66,7 @@ local function lay_out(tbl)
   for i, column in ipairs(columns) do
     local align = tbl.colspecs[i][1]
     if align == pandoc.AlignDefault then
-      align = column.numbers > column.words and pandoc.AlignRight or pandoc.AlignLeft
+      align = column.numbers > 3 * column.words and pandoc.AlignRight or pandoc.AlignLeft
     end
     tbl.colspecs[i] = { align, widths[i] }
   end

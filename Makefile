@@ -35,7 +35,7 @@ lab: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 clean:
 	rm -rf build figures/smoke figures/quick runs/smoke runs/quick .pytest_cache .ruff_cache

@@ -139,11 +139,11 @@ def test_the_web_page_needs_no_network():
 def test_documents_show_outputs_but_no_code_messages_or_widgets():
     widget = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "IntSlider()"})
     bar = new_output("stream", name="stderr", text="100%|████|")
-    message = new_output("stream", name="stdout", text="no network")
+    message = new_output("stream", name="stdout", text="written to the runner")
     said = new_output("display_data", {"text/markdown": "A **finding** of 66 %.", "text/plain": "<Markdown>"})
     text = report.typeset([executed(widget, bar, message, said)], paper_session()).html.read_text()
     assert "<strong>finding</strong>" in text
-    assert [word for word in ("secret", "IntSlider", "████", "no network", "&lt;Markdown&gt;") if word in text] == []
+    assert [word for word in ("secret", "IntSlider", "████", "to the runner", "&lt;Markdown&gt;") if word in text] == []
 
 
 def test_headings_of_several_notebooks_get_different_anchors():

@@ -374,16 +374,19 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def _draw(n: int, random: np.random.Generator) -> Images:
-    """`n` images of shapes, the classes in random order and as equally frequent as `n` allows."""
+    """`n` images of shapes, brighter or darker than their ground, the classes in random order and equally frequent."""
     labels = random.permutation(np.arange(n) % 10)
     u, v = _shape_coordinates(n, random)
     masks = np.empty((n, 32, 32), dtype=bool)
     for label, shape in enumerate(SHAPES):
         masks[labels == label] = _inside(shape, u[labels == label], v[labels == label])
-    ground = random.integers(0, 256, (n, 3, 1, 1), dtype=np.int16)
-    contrast = random.integers(35, 110, (n, 3, 1, 1), dtype=np.int16)
-    figure = np.where(ground < 128, ground + contrast, ground - contrast)  # brighter or darker, by chance per channel
-    noise = random.integers(-64, 65, (n, 3, 32, 32), dtype=np.int16)
+    sign = random.choice(np.array([-1, 1], dtype=np.int16), (n, 1, 1, 1))
+    contrast = random.integers(30, 120, (n, 3, 1, 1), dtype=np.int16) * sign
+    ground = 128 - contrast // 2 + random.integers(-50, 51, (n, 3, 1, 1), dtype=np.int16)
+    # Each class is tinted a little: a network learns that first, and the shapes later.
+    hue = 2 * np.pi * (labels[:, None] / 10 + np.arange(3) / 3)
+    figure = ground + contrast + (32 * np.cos(hue)).astype(np.int16)[:, :, None, None]
+    noise = random.integers(-40, 41, (n, 3, 32, 32), dtype=np.int16)
     pixels = np.clip(np.where(masks[:, None], figure, ground) + noise, 0, 255).astype(np.uint8)
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels))
 

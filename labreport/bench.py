@@ -343,10 +343,11 @@ def write_stand_in_files(folder: Path) -> None:
     folder = folder / data.FOLDER
     folder.mkdir(parents=True)
     pixels = np.random.default_rng(0).integers(0, 256, (data.BATCH_SIZE, data.PIXELS), dtype=np.uint8)
-    batch = pickle.dumps({b"data": pixels, b"labels": (np.arange(data.BATCH_SIZE) % 10).tolist()}, protocol=2)
+    # Protocol 3 writes the pixels as plain bytes, as Python 2 wrote the official files; 2 would write them as UTF-8.
+    batch = pickle.dumps({b"data": pixels, b"labels": (np.arange(data.BATCH_SIZE) % 10).tolist()}, protocol=3)
     for name in (*data.TRAIN_FILES, data.TEST_FILE):
         (folder / name).write_bytes(batch)
-    (folder / data.META_FILE).write_bytes(pickle.dumps({b"label_names": list(data.SHAPES)}, protocol=2))
+    (folder / data.META_FILE).write_bytes(pickle.dumps({b"label_names": list(data.SHAPES)}, protocol=3))
 
 
 def first_batch_seconds(folder: Path, device: torch.device) -> float:

@@ -25,40 +25,23 @@ from torch import Tensor
 from labreport import derivations, models
 from labreport.augment import normalize
 from labreport.derivations import Stage, output_size
+from labreport.evaluation import least_cross_entropy
+from labreport.figures import BLUE, GREY, INK, ORANGE, PALE, WIDTH, style
 
 if TYPE_CHECKING:
     from labreport.lab import Lab
     from labreport.records import RunRecord
 
-WIDTH = 6.3  # inches
-INK, GREY, PALE = "#222222", "#7a7a7a", "#e9edf2"
-BLUE, ORANGE, GREEN, RED = "#1f4e79", "#d98e04", "#3a8a5f", "#b5342b"
+GREEN, RED = "#3a8a5f", "#b5342b"
 TAPS = ("#4f86b9", "#e3a635", "#6aa884", "#c96a62")  # one colour a kernel weight
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "axes.labelsize": 8,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "legend.fontsize": 7.5,
-    "legend.frameon": False,
-    "text.color": INK,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-}
 
 
 def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw under this chapter's style, whatever the notebook's own settings are."""
+    """Draw under the suite's style, whatever the notebook's own settings are."""
 
     @functools.wraps(draw)
     def styled(*args: object, **kwargs: object) -> Figure:
-        with mpl.rc_context(STYLE):
+        with style():
             return draw(*args, **kwargs)
 
     return styled
@@ -86,21 +69,15 @@ def examples(lab: Lab) -> Examples:
     stored = [record for records in lab.records().values() for record in records] if lab.reports_only else []
     if stored:
         kept, info = stored[0].predictions, stored[0].data
-        images, labels = (
-            torch.from_numpy(kept.example_images[:3]),
-            torch.from_numpy(kept.labels[kept.example_indices[:3]]),
-        )
-        return Examples(
-            images, labels.long(), info.classes, f"The images are those that the run {stored[0].stem} kept."
-        )
+        images = torch.from_numpy(kept.example_images[:3])
+        labels = torch.from_numpy(kept.labels[kept.example_indices[:3]]).long()
+        return Examples(images, labels, info.classes, f"The images are those that the run {stored[0].stem} kept.")
     test, classes = lab.data.test, lab.data.info.classes
     if lab.data.info.source == "synthetic stand-in":
-        chosen = _clearest(test.images[:200])
-        return Examples(
-            test.images[chosen], test.labels[chosen], classes, "The images are drawn: a stand-in for CIFAR-10."
-        )
-    chosen = torch.tensor(TEST_IMAGES)
-    return Examples(test.images[chosen], test.labels[chosen], classes, "The images are test images of CIFAR-10.")
+        chosen, sentence = _clearest(test.images[:200]), "The images are drawn: a stand-in for CIFAR-10."
+    else:
+        chosen, sentence = torch.tensor(TEST_IMAGES), "The images are test images of CIFAR-10."
+    return Examples(test.images[chosen], test.labels[chosen], classes, sentence)
 
 
 def _clearest(images: Tensor) -> Tensor:
@@ -521,11 +498,11 @@ def overflow() -> Figure:
     scale = torch.logspace(0, 3.3, 400, dtype=torch.float64)
     logits = torch.stack((scale, torch.zeros_like(scale)), 1)
     ax.plot(scale, -derivations.log_softmax(logits)[:, 1], color=BLUE, linewidth=3, alpha=0.35, label="stable, float64")
-    for dtype, colour, style in ((torch.float64, ORANGE, "-"), (torch.float32, RED, "--")):
+    for dtype, colour, dash in ((torch.float64, ORANGE, "-"), (torch.float32, RED, "--")):
         loss = -derivations.log_softmax_naive(logits.to(dtype))[:, 1].double()
         last = int(loss.isfinite().sum()) - 1
         name = str(dtype).removeprefix("torch.")
-        ax.plot(scale[: last + 1], loss[: last + 1], style, color=colour, linewidth=1.3, label=f"naive, {name}")
+        ax.plot(scale[: last + 1], loss[: last + 1], dash, color=colour, linewidth=1.3, label=f"naive, {name}")
         ax.plot(scale[last], loss[last], "x", color=colour, markeredgewidth=1.8)
         limit = f"exp(s) is inf from s = {math.log(torch.finfo(dtype).max):.1f}"
         end = (float(scale[last]), float(loss[last]))
@@ -565,7 +542,7 @@ def gradient_steps(
         y = descend(logits, label, count)[None] / temperature
         p, step = derivations.softmax(y)[0], -derivations.cross_entropy_gradient(y, target)[0]
         bars = ax.barh(places, p.numpy(), height=0.74, color="#c9dbea", label="probability p")
-        bars[label].set_color("#b9d8c8")
+        bars[label].set_edgecolor(BLUE)  # the true class
         ax.barh(places, step.numpy(), height=0.26, color=RED, label="step of the logit, t − p")
         ax.axvline(0, color=GREY, linewidth=0.7)
         ax.set(title=f"{count} steps: loss {float(derivations.cross_entropy(y, target)):.2f}")
@@ -610,14 +587,14 @@ def untrained_losses(fresh: dict[int, float], recorded: dict[str, Sequence[float
 @_styled
 def impossible_losses(logs: dict[str, Sequence[tuple[float, float]]], factors: Sequence[int]) -> Figure:
     """Printed (accuracy in [0, 1], loss) pairs against the bound (1 − a) ln 2, and the same times each of `factors`."""
-    figure = _figure(2.9)
+    figure = _figure(2.5)
     ax = figure.subplots()
     a = np.linspace(0.4, 0.75, 50)
-    floor = np.array([derivations.lowest_loss(x) for x in a])
+    floor = least_cross_entropy(a)
     ax.fill_between(a, 1e-3, floor, color=RED, alpha=0.1, linewidth=0)
     ax.plot(a, floor, color=RED, linewidth=1.2)
     ax.text(0.745, 0.105, "no mean cross-entropy\ncan lie here", ha="right", va="center", color=RED, size=8)
-    ax.text(0.405, derivations.lowest_loss(0.4) * 1.07, "(1 − a) ln 2", color=RED, va="bottom", size=8)
+    ax.text(0.405, least_cross_entropy(0.4) * 1.07, "(1 − a) ln 2", color=RED, va="bottom", size=8)
     ax.axhline(math.log(10), color=GREY, linewidth=0.8, linestyle="--")
     ax.text(0.745, math.log(10) * 1.07, "ln 10: untrained", color=GREY, ha="right", va="bottom", size=8)
     for (name, pairs), marker in zip(logs.items(), ("o", "x"), strict=True):

@@ -11,7 +11,6 @@ Source of the definitions: the documentation of torch.nn.Conv2d and torch.nn.Cro
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -479,17 +478,6 @@ def entropy(p: Tensor) -> Tensor:
 def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
     """KL(p‖q) = Σ p log(p/q) over the last axis, in nats: at least 0, and 0 only for p = q; inf where q misses p."""
     return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(-1)
-
-
-def lowest_loss(accuracy: float) -> float:
-    """Lower bound (nats) of the mean cross-entropy of any classifier with this top-1 accuracy in [0, 1]: (1 − a)·ln 2.
-
-    On a misclassified image another class has at least the true class's probability; the two sum to at most 1, so the
-    true class has at most 1/2 and the image's loss is at least ln 2. Right answers cost at least 0.
-    """
-    if not 0 <= accuracy <= 1:
-        raise ValueError(f"accuracy is {accuracy}; give it as a share between 0 and 1")
-    return (1 - accuracy) * math.log(2)
 
 
 def _nll_terms(log_p: Tensor, labels: Tensor, weight: Tensor | None, ignore_index: int) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from labreport import data, derivation_checks, derivation_figures, derivations, paths, reported, widgets
 from labreport.derivations import Window
+from labreport.evaluation import least_cross_entropy
 from labreport.lab import Lab
 
 TOLERANCE = 1e-10
@@ -281,23 +282,10 @@ def test_entropy_and_divergence_at_the_edges():
 
 @given(logits=LOGITS)
 @PROPERTY
-def test_no_classifier_is_below_the_lowest_loss_of_its_accuracy(logits):
+def test_no_classifier_has_less_than_the_least_loss_of_its_accuracy(logits):
     labels = torch.arange(len(logits)) % logits.shape[1]
     accuracy = float((logits.argmax(1) == labels).double().mean())
-    assert float(F.cross_entropy(logits, labels)) >= derivations.lowest_loss(accuracy) - TOLERANCE
-
-
-def test_the_lowest_loss_can_be_come_near_to():
-    """Certain where right; where wrong, two classes share all probability and the wrong one has a hair more."""
-    right, wrong = torch.tensor([50.0, 0, 0]).double(), torch.tensor([30.0, 30 + 1e-9, 0]).double()
-    logits = torch.stack((right, right, right, wrong))
-    loss = float(F.cross_entropy(logits, torch.zeros(4, dtype=torch.int64)))
-    assert loss == pytest.approx(derivations.lowest_loss(0.75), abs=1e-8)
-
-
-def test_no_loss_of_the_resnet_log_is_a_mean_cross_entropy():
-    for line in (*reported.RESNET_LOG_TEXT, *reported.RESNET_LOG_APPENDIX):
-        assert line.loss < derivations.lowest_loss(line.percent / 100)
+    assert float(F.cross_entropy(logits, labels)) >= least_cross_entropy(accuracy) - TOLERANCE
 
 
 # --- clear errors -----------------------------------------------------------------------------------------------------
@@ -326,7 +314,6 @@ LOSS_ERRORS = [
     (derivations.cross_entropy, (TWO, TWO[:1]), {}, r"soft targets have shape \(1, 3\), but the logits \(2, 3\)"),
     (derivations.cross_entropy_gradient, (TWO, LABELS), {"reduction": "none"}, "reduction is 'none'; a gradient needs"),
     (derivations.cross_entropy_gradient, (TWO, LABELS + 1), {}, "label 3 is not one of the 3 classes"),
-    (derivations.lowest_loss, (66.5,), {}, "accuracy is 66.5; give it as a share between 0 and 1"),
 ]
 
 
@@ -472,6 +459,18 @@ def test_sliders_leave_nothing_where_nobody_can_move_them(capsys):
     widgets.sliders(lambda size: drawn.append(size), size=(1, 5))
     assert not drawn
     assert capsys.readouterr().out == ""
+
+
+def test_a_slider_can_be_moved_over_its_range_and_a_bad_setting_is_said_in_words(monkeypatch, capsys):
+    interacting = {}
+    monkeypatch.setattr(widgets, "live", lambda: True)
+    monkeypatch.setattr("ipywidgets.interact", lambda show, **sliders: interacting.update(show=show, **sliders))
+    widgets.sliders(derivation_figures.one_place, size=(3, 9, 1, 5), temperature=(0.2, 5.0, 0.1, 1.0))
+    size, temperature = interacting["size"], interacting["temperature"]
+    assert (size.min, size.max, size.value) == (3, 9, 5)
+    assert (temperature.min, temperature.max, temperature.step, temperature.value) == (0.2, 5.0, 0.1, 1.0)
+    interacting["show"](size=3, place=0, kernel=5, stride=1, padding=0, dilation=1)
+    assert "the kernel spans 5 pixels but the padded input has only 3" in capsys.readouterr().out
 
 
 NOTEBOOK = paths.NOTEBOOKS / "01_convolution_and_cross_entropy.ipynb"

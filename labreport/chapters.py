@@ -81,7 +81,9 @@ def paired(lab: Lab, systems: RecordsByName, name: str) -> None:
 
 
 def comparison(lab: Lab, systems: RecordsByName) -> None:
-    """Table 1 as a picture, and this profile's numbers beside the reference run's."""
+    """Why something was not run, Table 1 as a picture, and this profile's numbers beside the reference run's."""
+    for name, reason in lab.missing.items():
+        lab.say(f"Not run: {lab.recipe(name).title}; {reason}.")
     reference = lab.reference() if lab.profile != "paper" else None
     caption = "Table 1 as a picture: reported accuracies, and measured ones with 95 % intervals."
     lab.show(figures.comparison(systems, reference), "comparison", caption)

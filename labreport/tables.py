@@ -291,8 +291,8 @@ def comparison_rows(records_by_name: RecordsByName) -> list[ComparisonRow]:
     return rows + [ComparisonRow(titles[name], name, "test accuracy") for name in others]
 
 
-def table1(records_by_name: RecordsByName, missing: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """The report's Table 1 beside the measured one. `missing` says, by recipe, why something was not run.
+def table1(records_by_name: RecordsByName) -> pd.DataFrame:
+    """The report's Table 1 beside the measured one.
 
     Percentages are of the images that the row names, else of the test set; measured is mean ± sd over (n) seeds.
     """
@@ -300,9 +300,7 @@ def table1(records_by_name: RecordsByName, missing: Mapping[str, str] | None = N
     for row in comparison_rows(records_by_name):
         records = records_by_name.get(row.name, ())
         if not records:
-            reason = (missing or {}).get(row.name)
-            text = f"not run: {reason}" if reason else "not run"
-            rows.append((row.label, row.printed, text, *[NONE] * 6))
+            rows.append((row.label, row.printed, "not run", *[NONE] * 6))
             continue
         measured = measure(records, row.quantity)
         rows.append(

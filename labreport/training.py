@@ -15,6 +15,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -382,16 +383,29 @@ def train(
     if recipe.features_from:
         backbone, inputs = extract_features(recipe, data, seed, profile, device)
     splits = {name: DeviceSplit.of(getattr(inputs, name), device) for name in ("train", "val", "test")}
-    run = Run.start(recipe, seed, splits["train"], len(data.info.classes), device)
-    run.resume(stem.with_suffix(".checkpoint"))
-    fit(run, splits["train"], splits["val"], stem.with_suffix(".checkpoint"), on_epoch)
-    record = finish(run, splits, data, key, profile)
+    with threads_for(recipe, device):
+        run = Run.start(recipe, seed, splits["train"], len(data.info.classes), device)
+        run.resume(stem.with_suffix(".checkpoint"))
+        fit(run, splits["train"], splits["val"], stem.with_suffix(".checkpoint"), on_epoch)
+        record = finish(run, splits, data, key, profile)
     if backbone:
         record = with_backbone(record, backbone)
     write_atomically(stem.with_suffix(".safetensors"), save(_plain(run.model.state_dict())))
     store.save(record)
     stem.with_suffix(".checkpoint").unlink(missing_ok=True)
     return record
+
+
+@contextmanager
+def threads_for(recipe: Recipe, device: torch.device) -> Iterator[None]:
+    """One CPU thread for tiny batches: a second one gains nothing there, and waits for its turn on a busy machine."""
+    before = torch.get_num_threads()
+    if device.type == "cpu" and recipe.batch_size <= 16:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -113,11 +113,11 @@ def test_resnet_log_shows_both_transcripts_and_the_run():
 
 def test_table_1_keeps_the_reports_rows_and_adds_the_measured_ones():
     suite = fake_suite(3)
-    frame = tables.table1(suite, {"resnet18_pretrained": "no weights"})
+    frame = tables.table1(suite)
     for row in TABLE_1:
         ours = frame[frame["Method"].str.startswith(row.label)].iloc[0]
         assert ours["Reported, %"].split()[0] == str(row.percent)
-    assert only(frame, "Method", "ResNet (pretrained)")["Measured, %"] == "not run: no weights"
+    assert only(frame, "Method", "ResNet (pretrained)")["Measured, %"] == "not run"
     assert only(frame, "Method", "Origin")["Verdict"] == "agrees"
     assert only(frame, "Method", "Origin, section II")["Verdict"] == "lower"
     assert only(frame, "Method", "Fast recipe (ours)")["Reported, %"] == "—"

@@ -118,7 +118,7 @@ def test_the_fast_path_computes_what_a_plain_loop_computes(images, name):
         optimizer.step()
     training.train_epoch(run, split, epoch=0)
     for (key, expected), got in zip(plain.state_dict().items(), run.model.state_dict().values(), strict=True):
-        torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4, msg=lambda m: f"{key}: {m}")
+        torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-4, msg=lambda m, key=key: f"{key}: {m}")
 
 
 def test_bf16_agrees_with_fp32(images):

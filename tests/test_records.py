@@ -125,3 +125,11 @@ def test_every_described_setting_exists():
 def test_unknown_profile_is_told():
     with pytest.raises(ValueError, match="fast"):
         for_profile(RECIPES["baseline"], "fast")
+
+
+def test_a_shortened_setting_is_no_longer_called_stated():
+    quick = for_profile(RECIPES["baseline"], "quick")
+    assert quick.epochs < 300
+    assert "epochs" not in quick.stated
+    assert "quick" in quick.why["epochs"]
+    assert "momentum" in quick.stated

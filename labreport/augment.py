@@ -35,6 +35,8 @@ def geometry(images: Tensor, index: Tensor, mirrored: Tensor, translate: int, ge
 
     images: (N, H, W, 3) uint8. index: (B,) int64. mirrored: (B,) bool. Returns (B, 3, H, W) uint8, channels-last.
     """
+    if not translate and not mirrored.any():
+        return images[index].permute(0, 3, 1, 2)
     height, width = images.shape[1:3]
     rows = torch.arange(height, device=images.device).expand(len(index), -1)
     columns = torch.arange(width, device=images.device).expand(len(index), -1)

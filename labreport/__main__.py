@@ -96,10 +96,11 @@ def train_side_by_side(arguments: argparse.Namespace, seeds: list[int]) -> int:
 
 def summary(record: RunRecord, folder: Path) -> str:
     """One line for a finished training."""
-    test = record.test_score
+    test, val = record.test_score, record.val_score
+    validation = f"validation {val.accuracy:.2%}" if val else "trained on the validation images, too"
     return (
         f"{record.name}, seed {record.seed}: test {test.accuracy:.2%} ({round(test.accuracy * test.n)}/{test.n}), "
-        f"validation {record.val_score.accuracy:.2%}, {record.seconds:.0f} s; {folder / record.stem}.json"
+        f"{validation}, {record.seconds:.0f} s; {folder / record.stem}.json"
     )
 
 

@@ -41,11 +41,9 @@ def train(lab: Lab, name: str) -> list[RunRecord]:
     )
     records = lab.train(name)
     if records:
-        lab.show(
-            figures.curves(records),
-            f"{name}-curves",
-            f"{recipe.title}: loss and accuracy on training and validation images, {tables.runs(records)}.",
-        )
+        images = "all training images; none were held out" if recipe.train_on_val else "training and validation images"
+        caption = f"{recipe.title}: loss and accuracy on {images}, {tables.runs(records)}."
+        lab.show(figures.curves(records), f"{name}-curves", caption)
         caption = f"{recipe.title}: the training with seed {records[0].seed}, epoch by epoch"
         lab.table(tables.history_table(records[0], rows=12), f"{name}-history", caption)
     return records

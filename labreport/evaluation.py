@@ -219,6 +219,8 @@ def measure(records: Sequence[RunRecord], quantity: str) -> Measurement:
         interval = loss_interval([record.predictions.nll for record in records])
     elif kind in ("accuracy", "loss") and split in ("training", "validation"):
         scores = [record.train_score if split == "training" else record.val_score for record in records]
+        if None in scores:
+            raise ValueError(f"{records[0].name} was trained on the validation images, so it has no {quantity}")
         values = [getattr(score, kind) for score in scores]
         if kind == "accuracy":
             interval = accuracy_interval([round(score.accuracy * score.n) for score in scores], scores[0].n)

@@ -94,7 +94,7 @@ def _error_bar(ax: Axes, value: float, place: float, interval: Interval, **setti
 
 @_styled
 def curves(records: Sequence[RunRecord]) -> Figure:
-    """Loss and accuracy over the epochs, training and validation: each seed thin, their mean thick."""
+    """Loss and accuracy over the epochs, training and (unless trained on) validation: seeds thin, their mean thick."""
     evaluation.answers(records)  # refuses an empty list and mixed test sets
     figure = _figure(2.5)
     left, right = figure.subplots(1, 2)
@@ -122,7 +122,10 @@ def _draw_curves(left: Axes, right: Axes, histories: Sequence[Sequence[Epoch]]) 
     marker = "o" if n < 3 else None
     for ax, kind, scale, label in ((left, "loss", 1, "loss, nats"), (right, "accuracy", 100, "accuracy, %")):
         for split, name, colour, dash in (("train", "training", ORANGE, "--"), ("val", "validation", BLUE, "-")):
-            rows = scale * np.array([[getattr(row, f"{split}_{kind}") for row in history[:n]] for history in histories])
+            values = [[getattr(row, f"{split}_{kind}") for row in history[:n]] for history in histories]
+            if any(None in history for history in values):  # trained on the validation images, too
+                continue
+            rows = scale * np.array(values)
             if len(rows) > 1:
                 ax.plot(epochs, rows.T, color=colour, linewidth=0.5, alpha=0.5)
             ax.plot(epochs, rows.mean(axis=0), dash, color=colour, marker=marker, markersize=4, label=name)

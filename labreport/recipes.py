@@ -43,6 +43,7 @@ class Recipe:
     tta: str = "none"  # test-time average: none, flip, or flip_shift (flip and two 1-pixel shifts)
     low_resolution_epochs: int = 0  # the first epochs see images of low_resolution² pixels
     low_resolution: int = 32
+    train_on_val: bool = False  # train on the validation images, too, once they have done their part in the choices
     whiten: bool = False  # set the frozen first convolution from patches of the training images
     features_from: str = ""  # recipe whose trained network turns the images into features first
 

@@ -26,15 +26,16 @@ class RecordError(ValueError):
 class Epoch:
     """One row of a training's history. Losses are means over images, in nats; accuracies lie in [0, 1].
 
-    `train_*` are running figures over the epoch's augmented batches, in training mode; `val_*` are measured after it.
+    `train_*` are running figures over the epoch's augmented batches, in training mode; `val_*` are measured after it,
+    and None where the validation images are trained on.
     """
 
     epoch: int
     learning_rate: float
     train_loss: float
     train_accuracy: float
-    val_loss: float
-    val_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
     seconds: float
 
 
@@ -89,10 +90,11 @@ class RunRecord:
     """One finished training. `recipe` holds the effective recipe's settings, as `Recipe.settings()` gives them.
 
     `untrained_val_loss` is the validation loss before the first step (about ln 10 for ten classes). `train_score` and
-    `val_score` are measured once after training, `test_score` from `predictions`. `seconds` is the training's wall time
-    without evaluation of the test set. `parameters` counts trainable and frozen numbers; `size_bytes` is their size in
-    memory. `forward_flops` is a forward pass of one image, `train_flops` the whole training's forward and backward
-    passes; one multiply-add is two. `environment` names versions, device and threads.
+    `val_score` are measured once after training, `test_score` from `predictions`; `val_score` is None where the
+    validation images were trained on. `seconds` is the training's wall time without evaluation of the test set.
+    `parameters` counts trainable and frozen numbers; `size_bytes` is their size in memory. `forward_flops` is a forward
+    pass of one image, `train_flops` the whole training's forward and backward passes; one multiply-add is two.
+    `environment` names versions, device and threads.
     """
 
     name: str
@@ -106,7 +108,7 @@ class RunRecord:
     history: tuple[Epoch, ...]
     untrained_val_loss: float
     train_score: Score
-    val_score: Score
+    val_score: Score | None
     test_score: Score
     seconds: float
     parameters: int
@@ -180,7 +182,7 @@ class Store:
             raw["data"] = DataInfo(**{**raw["data"], "classes": tuple(raw["data"]["classes"])})
             raw["history"] = tuple(Epoch(**row) for row in raw["history"])
             for split in ("train_score", "val_score", "test_score"):
-                raw[split] = Score(**raw[split])
+                raw[split] = raw[split] and Score(**raw[split])
             return RunRecord(**raw, predictions=predictions)
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise RecordError(

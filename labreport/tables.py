@@ -164,8 +164,8 @@ def history_table(record: RunRecord, rows: int = 20) -> pd.DataFrame:
             "Rate": [f"{row.learning_rate:.3g}" for row in shown],
             "Train loss": [f"{row.train_loss:.4f}" for row in shown],
             "Train accuracy": [percent(row.train_accuracy) for row in shown],
-            "Val. loss": [f"{row.val_loss:.4f}" for row in shown],
-            "Val. accuracy": [percent(row.val_accuracy) for row in shown],
+            "Val. loss": [NONE if row.val_loss is None else f"{row.val_loss:.4f}" for row in shown],
+            "Val. accuracy": [NONE if row.val_accuracy is None else percent(row.val_accuracy) for row in shown],
             "Time": [duration(row.seconds) for row in shown],
         }
     )

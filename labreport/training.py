@@ -95,6 +95,15 @@ class DeviceSplit:
         return len(self.labels)
 
 
+def splits_for(recipe: Recipe, data: Data, device: torch.device) -> dict[str, DeviceSplit]:
+    """`train`, `val` and `test` on the device; with `train_on_val`, `train` holds the validation images as well."""
+    splits = {name: DeviceSplit.of(getattr(data, name), device) for name in ("train", "val", "test")}
+    if recipe.train_on_val:
+        both = splits["train"], splits["val"]
+        splits["train"] = DeviceSplit(torch.cat([s.inputs for s in both]), torch.cat([s.labels for s in both]))
+    return splits
+
+
 @dataclass(eq=False)
 class Run:
     """A training in progress: the network, its optimisers, and how far it has come."""
@@ -397,11 +406,11 @@ def train(
     backbone, inputs = None, data
     if recipe.features_from:
         backbone, inputs = extract_features(recipe, data, seed, profile, device)
-    splits = {name: DeviceSplit.of(getattr(inputs, name), device) for name in ("train", "val", "test")}
+    splits = splits_for(recipe, inputs, device)
     with threads_for(recipe, device):
         run = Run.start(recipe, seed, splits["train"], len(data.info.classes), device)
         run.resume(stem.with_suffix(".checkpoint"))
-        fit(run, splits["train"], splits["val"], stem.with_suffix(".checkpoint"), on_epoch)
+        fit(run, splits, stem.with_suffix(".checkpoint"), on_epoch)
         record = finish(run, splits, data, key, profile)
     if backbone:
         record = with_backbone(record, backbone)
@@ -427,11 +436,9 @@ def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
 
 
-def fit(
-    run: Run, train_split: DeviceSplit, val_split: DeviceSplit, checkpoint: Path, on_epoch: Callable | None = None
-) -> None:
+def fit(run: Run, splits: dict[str, DeviceSplit], checkpoint: Path, on_epoch: Callable | None = None) -> None:
     """The remaining epochs, each followed by validation, a checkpoint and a line of progress."""
-    recipe = run.recipe
+    recipe, train_split, val_split = run.recipe, splits["train"], splits["val"]
     if not run.history:
         run.untrained_val_loss = score(predict(run, val_split), val_split.labels).loss
     label = f"{recipe.name}, seed {run.seed}"
@@ -445,11 +452,15 @@ def fit(
             start = time.perf_counter()
             trained = train_epoch(run, train_split, epoch, bar.update)
             seconds = time.perf_counter() - start
-            val = score(predict(run, val_split), val_split.labels)
-            row = Epoch(epoch + 1, rate, trained.loss, trained.accuracy, val.loss, val.accuracy, seconds)
+            val_loss = val_accuracy = None
+            shown = f"train {trained.accuracy:.2%}"
+            if not recipe.train_on_val:
+                val_loss, val_accuracy, _ = dataclasses.astuple(score(predict(run, val_split), val_split.labels))
+                shown = f"val {val_accuracy:.2%}"
+            row = Epoch(epoch + 1, rate, trained.loss, trained.accuracy, val_loss, val_accuracy, seconds)
             run.history.append(row)
             run.save(checkpoint)
-            bar.set_postfix_str(f"epoch {epoch + 1}/{recipe.epochs}, val {val.accuracy:.2%}", refresh=False)
+            bar.set_postfix_str(f"epoch {epoch + 1}/{recipe.epochs}, {shown}", refresh=False)
             if on_epoch:
                 on_epoch(run)
 
@@ -457,7 +468,8 @@ def fit(
 def finish(run: Run, splits: dict[str, DeviceSplit], data: Data, key: str, profile: str) -> RunRecord:
     """Measure the trained network once on every split and write down what it cost."""
     recipe, model = run.recipe, run.model
-    scores = {name: score(predict(run, splits[name], recipe.tta), splits[name].labels) for name in ("train", "val")}
+    measured = ("train",) if recipe.train_on_val else ("train", "val")
+    scores = {name: score(predict(run, splits[name], recipe.tta), splits[name].labels) for name in measured}
     test = splits["test"]
     logits = predict(run, test, recipe.tta).double()
     inputs = splits["train"].inputs
@@ -474,7 +486,7 @@ def finish(run: Run, splits: dict[str, DeviceSplit], data: Data, key: str, profi
         history=tuple(run.history),
         untrained_val_loss=run.untrained_val_loss,
         train_score=scores["train"],
-        val_score=scores["val"],
+        val_score=scores.get("val"),
         test_score=score(logits, test.labels),
         seconds=sum(row.seconds for row in run.history),
         parameters=sum(p.numel() for p in model.parameters()),

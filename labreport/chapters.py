@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labreport import evaluation, figures, tables
-from labreport.lab import Lab
+from labreport.lab import Lab, caveat_of
+from labreport.recipes import ABLATIONS, RECIPES
 from labreport.records import RunRecord
 from labreport.reported import SYSTEMS
 
@@ -120,6 +121,65 @@ def orthogonalization(lab: Lab) -> None:
         figures.singular_values((values / norm).numpy(), {steps: curve.numpy() for steps, curve in curves.items()}),
         "orthogonalization",
         "Singular values of a momentum matrix before and after the Newton–Schulz steps of Muon (three are used).",
+    )
+
+
+def ablation(lab: Lab) -> None:
+    """What each ingredient of the fast recipe buys: trained by the profile `paper`, else from the reference run."""
+    own = lab.profile == "paper"
+    runs = {name: lab.train(name) for name in ABLATIONS} if own else lab.reference(ABLATIONS)
+    present = [records for records in runs.values() if records]
+    if not runs["fast94_short"] or len(present) < 2:
+        lab.say("The ablation was not run.")
+        return
+    where, caveat = ("", None) if own else (" in the reference run", caveat_of(runs))
+    n = min(len(records) for records in present)
+    caption = f"The fast recipe at half its length{where}, with one thing changed at a time, n = {n} or more"
+    lab.table(tables.ablation_table(runs), "ablation", caption, caveat)
+    lab.show(figures.ablation(runs), "ablation-plot", f"{caption}: change of test accuracy, 95 % intervals.", caveat)
+    gains = [100 * (r.val_score.accuracy - r.history[-1].val_accuracy) for records in present for r in records]
+    interval = evaluation.mean_interval(gains)
+    lab.say(
+        f"The test-time average adds {tables.signed(np.mean(gains))} points of validation accuracy "
+        f"(95 % interval {tables.signed(interval.low)} to {tables.signed(interval.high)}, over all {len(gains)} runs)."
+    )
+
+
+def race(lab: Lab) -> None:
+    """Validation accuracy over the seconds of training, and two systems after the same time, in the reference run."""
+    own = lab.profile == "paper"
+    runs = (lab.records if own else lab.reference)(RECIPES | {"fast94_short": ABLATIONS["fast94_short"]})
+    # A head on ready-made features starts after another training; a recipe trained on all images has no such curve.
+    shown = {
+        name: records
+        for name, records in runs.items()
+        if records and name != "dnn_softmax" and records[0].history[-1].val_accuracy is not None
+    }
+    if not shown:
+        return
+    threads = ", ".join(f"{tables.short_title(r)} {r[0].environment['threads']}" for r in shown.values())
+    where, caveat = ("", None) if own else (" in the reference run", caveat_of(shown))
+    caption = f"Validation accuracy against training time{where}, first seed each. CPU threads: {threads}."
+    lab.show(figures.accuracy_over_time(shown), "accuracy-over-time", caption, caveat)
+    if shown.get("resnet18") and shown.get("fast94_short"):
+        lab.say(equal_time(shown["resnet18"], shown["fast94_short"]))
+
+
+def equal_time(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> str:
+    """The validation accuracies of two systems after the training time of the shorter one, means over seeds."""
+    seconds = min(_mean_seconds(first), _mean_seconds(second))
+
+    def reached(records: Sequence[RunRecord]) -> str:
+        accuracies = []
+        for record in records:
+            ends = np.cumsum([row.seconds for row in record.history])
+            done = max(int((ends <= seconds * 1.02).sum()), 1)  # seeds differ by a percent or so
+            accuracies.append(record.history[done - 1].val_accuracy)
+        return f"{records[0].title} {tables.percent(np.mean(accuracies))} (n = {len(accuracies)})"
+
+    return (
+        f"After {tables.duration(seconds)} of training each, as long as the shorter of the two took, the validation "
+        f"accuracies are: {reached(first)}, {reached(second)}."
     )
 
 

@@ -311,6 +311,41 @@ def accuracy_vs_cost(records_by_name: RecordsByName) -> Figure:
 
 
 @_styled
+def ablation(records_by_name: RecordsByName) -> Figure:
+    """What each change does to the test accuracy of the recipe that comes first: points, with their intervals."""
+    whole, *variants = _present(records_by_name)
+    figure = _figure(0.6 + 0.26 * len(variants))
+    ax = figure.subplots()
+    for place, records in enumerate(variants):
+        result = evaluation.paired_test(evaluation.answers(records), evaluation.answers(whole))
+        interval = Interval(result.low, result.high, result.method)
+        _error_bar(ax, result.difference, place, interval, fmt="o", markersize=4.5, color=BLUE)
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    ax.set_yticks(range(len(variants)), [records[0].title for records in variants])
+    ax.set(xlabel="change of test accuracy, points", ylim=(len(variants) - 0.5, -0.5))
+    ax.grid()
+    return figure
+
+
+@_styled
+def accuracy_over_time(records_by_name: RecordsByName) -> Figure:
+    """Validation accuracy against the seconds of training so far: each system's first run."""
+    figure = _figure(2.8)
+    ax = figure.subplots()
+    for i, records in enumerate(_present(records_by_name)):
+        history = records[0].history
+        seconds = np.cumsum([row.seconds for row in history])
+        values = [100 * row.val_accuracy for row in history]
+        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        markers = {"marker": marker, "markersize": 3.5, "markevery": max(len(history) // 12, 1)}
+        ax.plot(seconds, values, color=colour, label=tables.short_title(records), **markers)
+    ax.set(xscale="log", xlabel="seconds of training", ylabel="validation accuracy, %")
+    ax.grid()
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+@_styled
 def reliability(records_by_name: RecordsByName) -> Figure:
     """Accuracy at each confidence, all seeds pooled; on the diagonal a network is as right as it says."""
     present = _present(records_by_name)

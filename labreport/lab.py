@@ -12,13 +12,14 @@ import html
 import io
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labreport import paths
-from labreport.recipes import PROFILES, RECIPES, SEEDS, Recipe, for_profile
+from labreport.recipes import ABLATIONS, PROFILES, RECIPES, SEEDS, Recipe, for_profile
 from labreport.records import RunRecord, Store, write_atomically
 
 if TYPE_CHECKING:
@@ -99,9 +100,10 @@ class Lab:
             ValueError: there is no recipe of that name.
         """
         if isinstance(recipe, str):
-            if recipe not in RECIPES:
-                raise ValueError(f"no recipe is named {recipe!r}; there are {', '.join(RECIPES)}")
-            recipe = RECIPES[recipe]
+            known = RECIPES | ABLATIONS
+            if recipe not in known:
+                raise ValueError(f"no recipe is named {recipe!r}; there are {', '.join(known)}")
+            recipe = known[recipe]
         return for_profile(recipe, self.profile)
 
     @property
@@ -155,14 +157,14 @@ class Lab:
         self.missing[name] = reason
         print(f"{name}: not run; {reason}")
 
-    def records(self) -> dict[str, list[RunRecord]]:
+    def records(self, recipes: Mapping[str, Recipe] = RECIPES) -> dict[str, list[RunRecord]]:
         """What this profile has of each of the suite's recipes, in the report's order; trains nothing."""
-        return {name: list(self._stored(self.recipe(name)).values()) for name in RECIPES}
+        return {name: list(self._stored(self.recipe(recipe)).values()) for name, recipe in recipes.items()}
 
-    def reference(self) -> dict[str, list[RunRecord]]:
+    def reference(self, recipes: Mapping[str, Recipe] = RECIPES) -> dict[str, list[RunRecord]]:
         """The committed reference run: the `paper` records that came with the code, whatever this profile is."""
         store = Store(paths.REPOSITORY / "figures" / "paper" / "records")
-        wanted = {name: for_profile(recipe, "paper").settings() for name, recipe in RECIPES.items()}
+        wanted = {name: for_profile(recipe, "paper").settings() for name, recipe in recipes.items()}
         return {
             name: [r for r in store.all(name) if r.recipe == settings and r.data.source != "synthetic stand-in"]
             for name, settings in wanted.items()
@@ -171,24 +173,23 @@ class Lab:
     @cached_property
     def caveat(self) -> str:
         """What must be said beside every result of this session; empty for whole schedules on official data."""
-        from labreport.data import CAVEATS
-
         if self.reports_only:
-            sources = {r.data.source for records in self.records().values() for r in records}
-            data = "; ".join(sorted(filter(None, (CAVEATS[source] for source in sources))))
-        else:
-            data = self.data.caveat
-        return "; ".join(filter(None, (data, PROFILE_CAVEATS[self.profile])))
+            return caveat_of(self.records())
+        return "; ".join(filter(None, (self.data.caveat, PROFILE_CAVEATS[self.profile])))
 
     # --- showing ------------------------------------------------------------------------------------------------------
 
-    def show(self, figure: Figure, name: str, caption: str) -> None:
-        """Save a figure as figures/<profile>/<name>.svg and .png, and display it with its caption."""
+    def show(self, figure: Figure, name: str, caption: str, caveat: str | None = None) -> None:
+        """Save a figure as figures/<profile>/<name>.svg and .png, and display it with its caption.
+
+        `caveat` stands in the figure's corner instead of the session's own, which is wrong for what is not its result.
+        """
         from IPython.display import HTML, display
         from matplotlib import pyplot as plt
 
-        if self.caveat:
-            figure.text(0.995, -0.01, self.caveat, ha="right", va="top", fontsize=6, color="0.45")
+        caveat = self.caveat if caveat is None else caveat
+        if caveat:
+            figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
         svg = _rendered(figure, "svg")
         write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)
         write_atomically(paths.figures(self.profile) / f"{name}.png", _rendered(figure, "png"))
@@ -202,12 +203,18 @@ class Lab:
             )
         )
 
-    def table(self, frame: pd.DataFrame, name: str, caption: str, *, index: bool = False) -> None:
-        """Save a table as figures/<profile>/<name>.csv and .md, and display it with its caption."""
+    def table(
+        self, frame: pd.DataFrame, name: str, caption: str, caveat: str | None = None, *, index: bool = False
+    ) -> None:
+        """Save a table as figures/<profile>/<name>.csv and .md, and display it with its caption.
+
+        `caveat` follows the caption instead of the session's own.
+        """
         from IPython.display import HTML, display
 
         folder = paths.figures(self.profile)
-        titled = f"{caption} ({self.caveat})" if self.caveat else caption
+        caveat = self.caveat if caveat is None else caveat
+        titled = f"{caption} ({caveat})" if caveat else caption
         write_atomically(folder / f"{name}.csv", frame.to_csv(index=index).encode())
         write_atomically(folder / f"{name}.md", f"{titled}\n\n{frame.to_markdown(index=index)}\n".encode())
         body = frame.to_html(index=index, border=0, na_rep="–")
@@ -219,6 +226,14 @@ class Lab:
         from IPython.display import Markdown, display
 
         display(Markdown(text))
+
+
+def caveat_of(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:
+    """What must be said of stored runs because of their data."""
+    from labreport.data import CAVEATS
+
+    sources = {record.data.source for records in records_by_name.values() for record in records}
+    return "; ".join(sorted(filter(None, (CAVEATS[source] for source in sources))))
 
 
 class LiveDisplay:

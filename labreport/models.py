@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -166,7 +167,7 @@ class DenseSoftmax(nn.Module):
 class _FastGroup(nn.Module):
     """`depth` 3×3 convolutions with batch norm and GELU; pooling after the first; from three on, a residual."""
 
-    def __init__(self, cin: int, cout: int, depth: int):
+    def __init__(self, cin: int, cout: int, depth: int, identity: bool):
         super().__init__()
         self.convs = nn.ModuleList(
             nn.Conv2d(cin if i == 0 else cout, cout, 3, padding=1, bias=False) for i in range(depth)
@@ -174,7 +175,8 @@ class _FastGroup(nn.Module):
         # Running statistics must follow a training of a few hundred steps, hence the high momentum.
         self.norms = nn.ModuleList(nn.BatchNorm2d(cout, momentum=0.4, eps=1e-12) for _ in range(depth))
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            nn.init.dirac_(conv.weight[: conv.in_channels])  # the first filters start as the identity
+            if identity:
+                nn.init.dirac_(conv.weight[: conv.in_channels])  # the first filters pass their input on
             norm.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -191,27 +193,32 @@ class _FastGroup(nn.Module):
 class FastNet(nn.Module):
     """The network of notebook 05, after airbench (K. Jordan, arXiv:2404.00498): whitening, three groups, a scaled head.
 
-    The 2×2 whitening convolution is frozen: `whiten` sets it from training images. The head sees each channel's
-    maximum, so any image size of at least 16 pixels will do.
+    `whiten` sets the first, 2×2 convolution from training images and freezes it. `identity` starts the first filters of
+    the others as the identity. The head sees each channel's maximum, so any image of at least 16 pixels a side will do.
     """
 
-    def __init__(self, num_classes: int = 10, widths: tuple[int, ...] = (64, 256, 256), depth: int = 2):
+    def __init__(
+        self, num_classes: int = 10, widths: tuple[int, ...] = (64, 256, 256), depth: int = 2, identity: bool = True
+    ):
         super().__init__()
         self.whitening = nn.Conv2d(3, 24, 2)
-        self.whitening.weight.requires_grad_(False)
         nn.init.zeros_(self.whitening.bias)
-        self.groups = nn.Sequential(*(_FastGroup(a, b, depth) for a, b in pairwise((24, *widths))))
+        self.groups = nn.Sequential(*(_FastGroup(a, b, depth, identity) for a, b in pairwise((24, *widths))))
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
         with torch.no_grad():
             self.head.weight /= self.head.weight.std()
 
     @torch.no_grad()
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Set the first layer to the eigenvectors of the 2×2 patches of `images` (N, 3, H, W), and their negatives."""
+        """Set the first layer to the eigenvectors of the 2×2 patches of `images` (N, 3, H, W), and their negatives.
+
+        It is not trained from then on.
+        """
         patches = F.unfold(images.float(), 2).transpose(1, 2).reshape(-1, 12)
         eigenvalues, eigenvectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         filters = (eigenvectors / torch.sqrt(eigenvalues + eps)).T.reshape(12, 3, 2, 2)
         self.whitening.weight.copy_(torch.cat((filters, -filters)))
+        self.whitening.weight.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.groups(F.gelu(self.whitening(images)))
@@ -232,6 +239,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "deep_cnn": DeepCNN,
     "dense_softmax": DenseSoftmax,
     "fast94": FastNet,
+    "fast94_random": partial(FastNet, identity=False),
     "fast96": fast96_net,
 }
 

@@ -27,7 +27,7 @@ class Epoch:
     """One row of a training's history. Losses are means over images, in nats; accuracies lie in [0, 1].
 
     `train_*` are running figures over the epoch's augmented batches, in training mode; `val_*` are measured after it,
-    and None where the validation images are trained on.
+    on images of the size that the epoch was trained on, and are None where the validation images are trained on, too.
     """
 
     epoch: int

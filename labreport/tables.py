@@ -431,6 +431,25 @@ def cost_table(records_by_name: RecordsByName) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def ablation_table(records_by_name: RecordsByName) -> pd.DataFrame:
+    """Variants of a recipe against the recipe itself, which comes first: test accuracy, and what a training costs."""
+    whole, *variants = (records for records in records_by_name.values() if records)
+    results = [evaluation.paired_test(evaluation.answers(v), evaluation.answers(whole)) for v in variants]
+    adjusted = evaluation.holm([result.p for result in results])
+    seconds = [float(np.mean([record.seconds for record in records])) for records in (whole, *variants)]
+    return pd.DataFrame(
+        {
+            "Recipe": [records[0].title for records in (whole, *variants)],
+            "Test accuracy, %": [spread(measure(records, "test accuracy")) for records in (whole, *variants)],
+            "Points": [NONE, *(signed(100 * result.difference) for result in results)],
+            "95 % interval": [NONE, *(_range(result) for result in results)],
+            "p (Holm)": [NONE, *(p_value(p) for p in adjusted)],
+            "Training": [duration(s) for s in seconds],
+            "PFLOP": [f"{records[0].train_flops / 1e15:.3f}" for records in (whole, *variants)],
+        }
+    )
+
+
 def errata_table(chapter: str | None = None) -> pd.DataFrame:
     """The report's slips: those of one chapter (`"01"` to `"06"`), or all."""
     shown = [erratum for erratum in ERRATA if chapter in (None, erratum.chapter)]

@@ -296,14 +296,18 @@ def _views(images: Tensor, tta: str) -> list[tuple[float, Tensor]]:
 
 
 @torch.inference_mode()
-def predict(run: Run, split: DeviceSplit, tta: str = "none") -> Tensor:
-    """Logits (N, num_classes) float32 of a whole split, in evaluation mode, in its order."""
+def predict(run: Run, split: DeviceSplit, tta: str = "none", epoch: int | None = None) -> Tensor:
+    """Logits (N, num_classes) float32 of a whole split, in evaluation mode, in its order.
+
+    The images have the size that they have in training at `epoch`, or by default their own.
+    """
     run.model.eval()
     logits = []
     for inputs in split.inputs.split(EVAL_BATCH):
         if inputs.ndim == 4:
             inputs = augment.normalize(inputs.permute(0, 3, 1, 2), run.recipe.normalization)
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+            side = inputs.shape[-1] if epoch is None else image_side(run.recipe, epoch, inputs.shape[-1])
+            inputs = augment.resize(inputs, side).contiguous(memory_format=torch.channels_last)
         views = _views(inputs, tta) if inputs.ndim == 4 else [(1.0, inputs)]
         with torch.autocast(run.device.type, torch.bfloat16, enabled=run.autocast):
             logits.append(sum(weight * run.model(view).float() for weight, view in views))
@@ -455,7 +459,8 @@ def fit(run: Run, splits: dict[str, DeviceSplit], checkpoint: Path, on_epoch: Ca
             val_loss = val_accuracy = None
             shown = f"train {trained.accuracy:.2%}"
             if not recipe.train_on_val:
-                val_loss, val_accuracy, _ = dataclasses.astuple(score(predict(run, val_split), val_split.labels))
+                val = score(predict(run, val_split, epoch=epoch), val_split.labels)
+                val_loss, val_accuracy = val.loss, val.accuracy
                 shown = f"val {val_accuracy:.2%}"
             row = Epoch(epoch + 1, rate, trained.loss, trained.accuracy, val_loss, val_accuracy, seconds)
             run.history.append(row)

@@ -24,6 +24,8 @@ ALL_SYSTEMS = {
     "accuracy_vs_cost": figures.accuracy_vs_cost,
     "reliability": figures.reliability,
     "class_changes": figures.class_changes,
+    "ablation": figures.ablation,
+    "accuracy_over_time": figures.accuracy_over_time,
 }
 
 

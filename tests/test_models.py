@@ -63,6 +63,14 @@ def test_whitening_makes_patches_uncorrelated_with_unit_variance():
     assert not model.whitening.weight.requires_grad
 
 
+def test_the_first_filters_start_as_the_identity():
+    """A filter of the identity gives back its input channel, whatever the image."""
+    x = torch.randn(2, 24, 9, 9)
+    conv = models.build("fast94").groups[0].convs[0]
+    torch.testing.assert_close(conv(x)[:, :24], x)
+    assert not torch.allclose(models.build("fast94_random").groups[0].convs[0](x)[:, :24], x)
+
+
 def test_fast_net_takes_smaller_images():
     assert models.build("fast94")(torch.zeros(2, 3, 24, 24)).shape == (2, 10)
 

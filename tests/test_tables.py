@@ -154,6 +154,14 @@ def test_different_test_images_are_not_paired():
     assert tables.paired_tests({}).empty
 
 
+def test_ablation_is_paired_with_the_whole_recipe():
+    whole, worse = fake_records("fast94", accuracy=0.9), fake_records("fine_tuned", accuracy=0.88)
+    frame = tables.ablation_table({"whole": whole, "gone": [], "worse": worse})
+    assert list(frame["Recipe"]) == [whole[0].title, worse[0].title]
+    assert frame["Points"].tolist() == ["—", "−2.00"]
+    assert frame["p (Holm)"].iloc[1] == "< 0.001"
+
+
 def test_class_changes_are_differences_of_class_accuracies():
     suite = fake_suite(2)
     frame = tables.class_changes(suite)

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from labreport import augment, data, models, paths, training
+from labreport import augment, data, evaluation, figures, models, paths, training
 from labreport.recipes import RECIPES, Recipe, for_profile
 from labreport.records import Store
 
@@ -199,3 +199,33 @@ def test_large_recipes_train(images, name):
     record = training.train(for_profile(RECIPES[name], "smoke"), images, profile="smoke")
     assert np.isfinite(record.test_score.loss)
     assert [path.name for path in paths.runs("smoke").iterdir()] == [f"{record.stem}.safetensors"]
+
+
+def test_a_recipe_may_train_on_the_validation_images_too(images):
+    """As if they had been training images from the start; then there is nothing to validate on, and it says so."""
+    recipe = dataclasses.replace(TINY, train_on_val=True)
+    record = training.train(recipe, images)
+    joined = data.Images(
+        torch.cat([images.train.images, images.val.images]), torch.cat([images.train.labels, images.val.labels])
+    )
+    by_hand = training.train(dataclasses.replace(TINY, name="by_hand"), dataclasses.replace(images, train=joined))
+    np.testing.assert_array_equal(record.predictions.nll, by_hand.predictions.nll)
+    assert record.train_score.n == 140
+    assert record.val_score is None
+    assert all(row.val_accuracy is None and row.val_loss is None for row in record.history)
+    (stored,) = Store(paths.records("quick")).all("tiny")
+    assert stored == record
+    figures.curves([stored])
+    with pytest.raises(ValueError, match="trained on the validation images"):
+        evaluation.measure([stored], "validation accuracy")
+
+
+def test_validation_sees_images_of_the_epochs_size(images):
+    recipe = dataclasses.replace(TINY, model="fast94", low_resolution_epochs=1, low_resolution=16)
+    split = training.DeviceSplit.of(images.val, torch.device("cpu"))
+    run = training.Run.start(recipe, 0, split, 10, torch.device("cpu"))
+    sides = []
+    run.model.register_forward_pre_hook(lambda _, args: sides.append(args[0].shape[-1]))
+    for epoch in (0, 1, None):
+        training.predict(run, split, epoch=epoch)
+    assert sides == [16, 32, 32]

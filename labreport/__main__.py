@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,14 +51,18 @@ def report(arguments: argparse.Namespace) -> int:
 
 def train(arguments: argparse.Namespace) -> int:
     from labreport.lab import Lab
+    from labreport.side_by_side import jobs_for, train_side_by_side
 
     lab = Lab.open(arguments.profile, None, arguments.data, arguments.device)
     recipe = lab.recipe(arguments.recipe)
     seeds = arguments.seeds or lab.seeds
-    if min(seeds) < 0 or arguments.jobs < 1 or (arguments.threads or 1) < 1:
+    counts = [count for count in (arguments.jobs, arguments.threads) if count is not None]
+    if min(seeds) < 0 or min(counts, default=1) < 1:
         raise ValueError("seeds are whole numbers from 0 up, jobs and threads from 1 up")
-    if arguments.jobs > 1 and len(seeds) > 1:
-        return train_side_by_side(arguments, seeds)
+    jobs = arguments.jobs or jobs_for(recipe, lab.device)
+    if jobs > 1 and len(seeds) > 1:
+        places = {"profile": lab.profile, "data_dir": lab.data_dir, "device": lab.device}
+        return train_side_by_side(recipe.name, seeds, jobs, threads=arguments.threads or 1, **places)
 
     import torch
 
@@ -68,30 +70,11 @@ def train(arguments: argparse.Namespace) -> int:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    if lab.profile == "paper" and lab.data.info.source == "synthetic stand-in":
-        raise ValueError("the paper profile trains on CIFAR-10 only; name its folder with --data")
+    lab.refuse_stand_in()
     for seed in seeds:
         record = training.train(recipe, lab.data, seed, profile=lab.profile, device=lab.device)
         print(summary(record, lab.store.folder), flush=True)
     return 0
-
-
-def train_side_by_side(arguments: argparse.Namespace, seeds: list[int]) -> int:
-    """One process a seed, `--jobs` at a time: small batches gain more from a second process than a second thread."""
-    command = [sys.executable, "-m", "labreport", "train", arguments.recipe, "--threads", str(arguments.threads or 1)]
-    for option in ("profile", "data", "device"):
-        if value := getattr(arguments, option):
-            command += [f"--{option}", str(value)]
-
-    def run(seed: int) -> int:
-        with subprocess.Popen([*command, "--seeds", str(seed)], stderr=subprocess.PIPE, text=True) as process:
-            for line in process.stderr:  # a bar's states end in \r, which text mode reads as a line's end
-                if line.strip():
-                    print(line.rstrip(), file=sys.stderr, flush=True)
-        return process.returncode
-
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        return max(pool.map(run, seeds), key=abs)
 
 
 def summary(record: RunRecord, folder: Path) -> str:
@@ -171,7 +154,9 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
     added.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: those that the profile asks for")
     added.add_argument("--threads", type=int, metavar="N", help="CPU threads of one training (default: all)")
-    added.add_argument("--jobs", type=int, default=1, metavar="N", help="seeds trained side by side (default: 1)")
+    added.add_argument(
+        "--jobs", type=int, metavar="N", help="seeds trained at once (default: one a core for tiny batches, else one)"
+    )
 
     command(data, "say which data would be used, and what is in it", DATA_EXAMPLES, data_option)
 

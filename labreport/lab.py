@@ -123,7 +123,10 @@ class Lab:
             if not stored:
                 self._miss(recipe.name, "no stored run, and no data folder was named")
             return list(stored.values())
-        for seed in self.seeds:
+        missing = [seed for seed in self.seeds if seed not in stored]
+        if len(missing) > 1 and recipe.name in RECIPES and recipe == self.recipe(recipe.name):
+            stored |= self._train_at_once(recipe, missing)
+        for seed in missing:
             if seed not in stored and (record := self._train_one(recipe, seed)):
                 stored[seed] = record
         return [stored[seed] for seed in sorted(stored)]
@@ -138,12 +141,30 @@ class Lab:
         )
         return {record.seed: record for record in found if record}
 
+    def _train_at_once(self, recipe: Recipe, seeds: list[int]) -> dict[int, RunRecord]:
+        """The seeds that could be trained side by side, where that is faster; the others are left to `_train_one`."""
+        from labreport.side_by_side import jobs_for, train_side_by_side
+
+        self.refuse_stand_in()
+        if (jobs := jobs_for(recipe, self.device)) > 1:
+            places = {"profile": self.profile, "data_dir": self.data_dir, "device": self.device}
+            train_side_by_side(recipe.name, seeds, jobs, **places)
+        return self._stored(recipe)
+
+    def refuse_stand_in(self) -> None:
+        """The reference run's protocol says nothing about drawn shapes: `paper` trains on CIFAR-10 or not at all.
+
+        Raises:
+            ValueError: the profile is `paper` and the data is the stand-in.
+        """
+        if self.profile == "paper" and self.data.info.source == "synthetic stand-in":
+            raise ValueError("the paper profile trains on CIFAR-10 only; name a folder that holds cifar-10-batches-py")
+
     def _train_one(self, recipe: Recipe, seed: int) -> RunRecord | None:
         from labreport.models import WeightsUnavailable
         from labreport.training import train
 
-        if self.profile == "paper" and self.data.info.source == "synthetic stand-in":
-            raise ValueError("the paper profile trains on CIFAR-10 only; name a folder that holds cifar-10-batches-py")
+        self.refuse_stand_in()
         live = LiveDisplay.start(recipe)
         try:
             return train(recipe, self.data, seed, profile=self.profile, device=self.device, on_epoch=live.update)

@@ -37,6 +37,7 @@ from labreport.records import Epoch, Predictions, RunRecord, Score, Store, run_k
 
 CHUNK = 5000  # images augmented at once: large enough to hide the call's cost, small enough for the cache and memory
 EVAL_BATCH = 500
+TINY_BATCH = 16  # up to here a second CPU thread gains nothing
 
 
 class TrainingError(RuntimeError):
@@ -428,7 +429,7 @@ def train(
 def threads_for(recipe: Recipe, device: torch.device) -> Iterator[None]:
     """One CPU thread for tiny batches: a second one gains nothing there, and waits for its turn on a busy machine."""
     before = torch.get_num_threads()
-    if device.type == "cpu" and recipe.batch_size <= 16:
+    if device.type == "cpu" and recipe.batch_size <= TINY_BATCH:
         torch.set_num_threads(1)
     try:
         yield

@@ -1,5 +1,6 @@
 """The command line: what it says, where it says it, and how it exits."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -7,7 +8,7 @@ from importlib.metadata import version
 import pytest
 
 import labreport
-from labreport import records, training
+from labreport import Lab, recipes, records, side_by_side, training
 from labreport.__main__ import main
 from labreport.recipes import RECIPES
 
@@ -114,3 +115,21 @@ def test_train_side_by_side_leaves_a_record_a_seed(tmp_path, monkeypatch):
     stored = records.Store(tmp_path / "figures" / "smoke" / "records").all()
     assert [(record.name, record.seed) for record in stored] == [("fine_tuned", 3), ("fine_tuned", 5)]
     assert {record.environment["threads"] for record in stored} == {1}
+
+
+def test_a_notebook_trains_seeds_of_a_tiny_batch_side_by_side(tmp_path, monkeypatch):
+    """Every seed's record is there afterwards, each from a process of its own with one thread."""
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    monkeypatch.setitem(recipes.SEEDS, "smoke", 2)
+    monkeypatch.setattr(side_by_side, "jobs_for", lambda recipe, device: 2)
+    monkeypatch.setattr(training, "train", None)  # nothing is trained in this process
+    found = Lab.open("smoke").train("fine_tuned")
+    assert [record.seed for record in found] == [0, 1]
+    assert {record.environment["threads"] for record in found} == {1}
+
+
+def test_how_many_seeds_at_once():
+    cores = os.cpu_count()
+    assert side_by_side.jobs_for(recipes.RECIPES["baseline"], "cpu") == cores
+    assert side_by_side.jobs_for(recipes.RECIPES["fine_tuned"], "cpu") == 1
+    assert side_by_side.jobs_for(recipes.RECIPES["baseline"], "cuda") == 1

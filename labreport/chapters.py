@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from labreport import evaluation, figures, tables
+from labreport.claims import claims as judged_claims
 from labreport.lab import Lab, caveat_of
 from labreport.recipes import ABLATIONS, RECIPES
 from labreport.records import RunRecord
@@ -185,7 +186,7 @@ def equal_time(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> str:
 
 def claims(systems: RecordsByName, *beginnings: str) -> str:
     """The claims that begin with any of these words, as a Markdown list with what decides them."""
-    chosen = [claim for claim in tables.claims(systems) if claim.text.startswith(beginnings)]
+    chosen = [claim for claim in judged_claims(systems) if claim.text.startswith(beginnings)]
     return "\n".join(f"- {claim.sentence}" for claim in chosen)
 
 
@@ -222,7 +223,7 @@ def conclusion(lab: Lab, systems: RecordsByName) -> str:
     means = {name: evaluation.measure(records, "test accuracy") for name, records in present.items()}
     ranked = sorted(present, key=lambda name: means[name].value, reverse=True)
     order = " > ".join(f"{present[name][0].title} ({tables.percent(means[name].value)})" for name in ranked)
-    verdicts = [claim.verdict for claim in tables.claims(systems)]
+    verdicts = [claim.verdict for claim in judged_claims(systems)]
     counts = ", ".join(
         f"{verdicts.count(verdict)} {words}"
         for verdict, words in (("holds", "hold"), ("does not hold", "do not"), ("undecided", "stay undecided"))

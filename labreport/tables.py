@@ -8,7 +8,7 @@ stand-in no verdict is given.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -82,6 +82,11 @@ def span(interval: Interval, scale: float = 1.0, digits: int = 2) -> str:
     if np.isnan(interval.low):
         return NONE
     return f"{scale * interval.low:.{digits}f}–{scale * interval.high:.{digits}f}"
+
+
+def point_range(result: evaluation.PairedTest) -> str:
+    """A difference's interval in points: `+1.20 to +3.40`."""
+    return f"{signed(100 * result.low)} to {signed(100 * result.high)}"
 
 
 def runs(records: Sequence[RunRecord]) -> str:
@@ -358,7 +363,7 @@ def paired_tests(records_by_name: RecordsByName) -> pd.DataFrame:
         {
             "Comparison": [f"{short_title(b)} − {short_title(a)}" for a, b in pairs],
             "Points": [signed(100 * result.difference) for result in results],
-            "95 % interval": [_range(result) for result in results],
+            "95 % interval": [point_range(result) for result in results],
             "p": [p_value(result.p) for result in results],
             "p (Holm)": [p_value(p) for p in adjusted],
             "Test": [result.method for result in results],
@@ -442,7 +447,7 @@ def ablation_table(records_by_name: RecordsByName) -> pd.DataFrame:
             "Recipe": [records[0].title for records in (whole, *variants)],
             "Test accuracy, %": [spread(measure(records, "test accuracy")) for records in (whole, *variants)],
             "Points": [NONE, *(signed(100 * result.difference) for result in results)],
-            "95 % interval": [NONE, *(_range(result) for result in results)],
+            "95 % interval": [NONE, *(point_range(result) for result in results)],
             "p (Holm)": [NONE, *(p_value(p) for p in adjusted)],
             "Training": [duration(s) for s in seconds],
             "PFLOP": [f"{records[0].train_flops / 1e15:.3f}" for records in (whole, *variants)],
@@ -456,197 +461,3 @@ def errata_table(chapter: str | None = None) -> pd.DataFrame:
     return pd.DataFrame(
         [(e.id, e.place, e.says, e.correct) for e in shown], columns=["No.", "Place", "The report says", "Correct"]
     )
-
-
-# --- which of the report's claims hold ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the report and what the records say of it: `holds`, `does not hold`, `undecided`, or a dash."""
-
-    text: str
-    place: str
-    evidence: str
-    decided_by: str
-    verdict: str
-
-    @property
-    def sentence(self) -> str:
-        """The finding as Markdown."""
-        return f"{self.text} ({self.place}): **{self.verdict}**; {self.evidence}."
-
-
-Judgement = tuple[str, str, str]  # evidence, decided by, verdict
-
-
-def _decide(low: float, high: float, threshold: float = 0.0) -> str:
-    """Whether the interval [low, high] lies above the threshold, below it, or around it."""
-    if low > threshold:
-        return "holds"
-    return "does not hold" if high < threshold else "undecided"
-
-
-def _points(result: evaluation.PairedTest) -> str:
-    """A difference in points with its interval."""
-    return f"{signed(100 * result.difference)} points ({_range(result)})"
-
-
-def _range(result: evaluation.PairedTest) -> str:
-    return f"{signed(100 * result.low)} to {signed(100 * result.high)}"
-
-
-def _improves(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> Judgement:
-    if not same_images(before, after):
-        return "the two were tested on different images", NONE, "undecided"
-    result = evaluation.paired_test(evaluation.answers(after), evaluation.answers(before))
-    means = [
-        f"{short_title(records)} {percent(measure(records, 'test accuracy').value)}" for records in (after, before)
-    ]
-    evidence = f"{means[0]}, {means[1]}: {_points(result)}"
-    return evidence, f"paired test ({result.method}), p {p_value(result.p)}", _decide(result.low, result.high)
-
-
-def _reaches(level: float, quantity: str) -> Callable[[Sequence[RunRecord]], Judgement]:
-    def judge(records: Sequence[RunRecord]) -> Judgement:
-        measured = measure(records, quantity)
-        evidence = f"{quantity} {percent(measured.value)} ({span(measured.interval, 100)})"
-        rule = f"95 % interval ({measured.interval.method}) against {percent(level)}"
-        return evidence, rule, _decide(measured.interval.low, measured.interval.high, level)
-
-    return judge
-
-
-def _extreme_class(name: str, sign: int) -> Callable[[Sequence[RunRecord]], Judgement]:
-    """Whether class `name` has the highest (sign 1) or lowest (−1) accuracy; all rivals tested at once (Bonferroni)."""
-
-    def judge(records: Sequence[RunRecord]) -> Judgement:
-        labels, shares = records[0].predictions.labels, evaluation.answers(records).mean(axis=0)
-        rivals = {other: shares[labels == k] for k, other in enumerate(records[0].data.classes)}
-        own = rivals.pop(name)
-        level = 1 - 0.05 / len(rivals)
-        margins = [evaluation.independent_difference(*(own, rival)[::sign], level) for rival in rivals.values()]
-        closest = max(rivals, key=lambda other: sign * rivals[other].mean())
-        evidence = f"{name} {percent(own.mean())}, closest rival {closest} {percent(rivals[closest].mean())}"
-        verdict = _decide(min(margin.low for margin in margins), min(margin.high for margin in margins))
-        return evidence, f"{len(rivals)} differences of classes (Bonferroni)", verdict
-
-    return judge
-
-
-def _class_gain(names: Sequence[str], threshold: float, more: bool) -> Callable[..., Judgement]:
-    """Whether the accuracy on some classes gained more (or, with `more` False, less) than `threshold`."""
-
-    def judge(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> Judgement:
-        if not same_images(before, after):
-            return "the two were tested on different images", NONE, "undecided"
-        places = [before[0].data.classes.index(name) for name in names]
-        chosen = np.isin(before[0].predictions.labels, places)
-        result = evaluation.paired_test(evaluation.answers(after)[:, chosen], evaluation.answers(before)[:, chosen])
-        evidence = f"{_points(result)} on their images"
-        rule = f"paired test ({result.method}) against {100 * threshold:g} points"
-        low, high = (result.low, result.high) if more else (-result.high, -result.low)
-        return evidence, rule, _decide(low, high, threshold if more else -threshold)
-
-    return judge
-
-
-LATE_SHARE = 0.10  # of the whole rise: what the later epochs may add and still count as "less apparent"
-
-
-def _little_gain_late(records: Sequence[RunRecord]) -> Judgement:
-    """Whether the validation accuracy rises little after epoch 150, or after half of a shorter training."""
-    epochs = min(len(record.history) for record in records)
-    split = 150 if epochs >= 200 else epochs // 2
-    if epochs < 8:
-        return f"{epochs} epochs are too few to see it", NONE, "undecided"
-    window = max(epochs // 20, 1)
-    accuracies = np.array([[row.val_accuracy for row in record.history[:epochs]] for record in records])
-    rise = accuracies[:, -window:].mean(axis=1) - accuracies[:, 0]
-    late = accuracies[:, -window:].mean(axis=1) - accuracies[:, split - window : split].mean(axis=1)
-    if rise.min() <= 0:
-        return "the validation accuracy does not rise at all", NONE, "undecided"
-    shares = late / rise
-    if len(records) > 1:
-        low, high, method = evaluation.mean_interval(shares)
-    else:
-        end = accuracies[0, -window:].mean()
-        half = 1.96 * np.sqrt(2 * end * (1 - end) / records[0].data.n_val) / rise[0]
-        low, high, method = shares[0] - half, shares[0] + half, "normal over one run's validation images"
-    after = f"after epoch {split}" + ("" if split == 150 else f" (half of {epochs} epochs)")
-    evidence = f"{after} {signed(100 * late.mean())} points of validation accuracy, {shares.mean():.0%} of the rise"
-    rule = f"95 % interval ({method}) of that share, {low:.0%} to {high:.0%}, against {LATE_SHARE:.0%}"
-    return evidence, rule, _decide(-high, -low, -LATE_SHARE)
-
-
-def _shrinks(resnet: Sequence[RunRecord], *others: Sequence[RunRecord]) -> Judgement:
-    counts = [f"{short_title(records)} {records[0].parameters:,}" for records in (resnet, *others)]
-    smaller = all(resnet[0].parameters < records[0].parameters for records in others)
-    return f"parameters: {', '.join(counts)}", "a count", "holds" if smaller else "does not hold"
-
-
-_ANY_DATA = "ResNet-18 makes the model smaller"  # the one claim that needs no particular images
-_CLAIMS: tuple[tuple[str, str, tuple[str, ...], Callable[..., Judgement]], ...] = (
-    ("Ships are the easiest class of the baseline", "II", ("baseline",), _extreme_class("ship", 1)),
-    ("Cats are the hardest class of the baseline", "II", ("baseline",), _extreme_class("cat", -1)),
-    ("Beyond epoch 150 the baseline gains little", "II", ("baseline",), _little_gain_late),
-    (
-        "Batch norm and a 1×1 convolution improve on the baseline (slightly: by a point)",
-        "III A, Table 1",
-        ("baseline", "first_optimization"),
-        _improves,
-    ),
-    (
-        "The first optimization improves cat and bird",
-        "III A",
-        ("baseline", "first_optimization"),
-        _class_gain(("cat", "bird"), 0.0, more=True),
-    ),
-    (
-        "The first optimization brings automobile, truck and ship hardly any progress (2 points or less)",
-        "III A",
-        ("baseline", "first_optimization"),
-        _class_gain(("automobile", "truck", "ship"), 0.02, more=False),
-    ),
-    (
-        "Larger kernels, dropout and Adam reach 78 % (77.5 % rounds to it)",
-        "III B",
-        ("fine_tuned",),
-        _reaches(0.775, "test accuracy"),
-    ),
-    ("ResNet-18 improves the accuracy", "III C", ("fine_tuned", "resnet18"), _improves),
-    ("Pretrained, ResNet-18 improves the accuracy", "III C", ("fine_tuned", "resnet18_pretrained"), _improves),
-    (_ANY_DATA, "III C", ("resnet18", "baseline", "first_optimization", "fine_tuned"), _shrinks),
-    ("A deeper network reaches 89.59 %", "III C, second, [2]", ("deep_cnn",), _reaches(0.8959, "test accuracy")),
-    (
-        "Features, a DNN and softmax reach 0.85 in validation",
-        "III C, second, [3]",
-        ("dnn_softmax",),
-        _reaches(0.85, "validation accuracy"),
-    ),
-)
-
-
-def claims(records_by_name: RecordsByName) -> list[Claim]:
-    """Which of the report's claims hold, each with its evidence and the test or interval that decides it.
-
-    A claim whose systems were not all run is undecided; on the synthetic stand-in no claim about CIFAR-10 is judged.
-    """
-    found = []
-    for text, place, names, judge in _CLAIMS:
-        absent = [name for name in names if not records_by_name.get(name)]
-        if absent:
-            found.append(Claim(text, place, f"not run: {', '.join(absent)}", NONE, "undecided"))
-            continue
-        lists = [records_by_name[name] for name in names]
-        if text != _ANY_DATA and not all(is_cifar10(records) for records in lists):
-            found.append(Claim(text, place, "a claim about CIFAR-10, which these runs did not see", NONE, NONE))
-            continue
-        found.append(Claim(text, place, *judge(*lists)))
-    return found
-
-
-def claims_table(records_by_name: RecordsByName) -> pd.DataFrame:
-    """The claims as a table."""
-    rows = [(f"{c.text} ({c.place})", c.evidence, c.decided_by, c.verdict) for c in claims(records_by_name)]
-    return pd.DataFrame(rows, columns=["The report claims", "Measured", "Decided by", "Verdict"])

@@ -234,6 +234,7 @@ def train_row(name: str, goal: float, bench: Bench) -> Row:
 
 def _seed_worker(connection: Connection, name: str, images: int, device: torch.device) -> None:
     """A process that trains whenever it is told (threads, images) and answers when it is done; until told None."""
+    training.keep_freed_memory()
     split = training.DeviceSplit.of(data.synthetic(images, 1, 1).train, device)
     loop = OurLoop(RECIPES[name], split, device)
     while (order := connection.recv()) is not None:
@@ -422,6 +423,7 @@ def training_memory(name: str, folder: Path, device: torch.device) -> tuple[int,
 
     It does all that `train()` does, but only a few times: memory does not grow with the number of steps.
     """
+    training.keep_freed_memory()
     imported = peak_memory()
     loaded = data.load(folder)
     train, val, test = (training.DeviceSplit.of(split, device) for split in (loaded.train, loaded.val, loaded.test))
@@ -539,6 +541,7 @@ def main(
         ValueError: `rows` names a row that does not exist.
     """
     names = chosen(rows)
+    training.keep_freed_memory()  # as train() does; the appendix's loop, in the same process, gains from it as well
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(training.best_device(), Path(folder), rounds, seconds, n_images)

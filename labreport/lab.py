@@ -194,9 +194,12 @@ class Lab:
     @cached_property
     def caveat(self) -> str:
         """What must be said beside every result of this session; empty for whole schedules on official data."""
-        if self.reports_only:
-            return caveat_of(self.records())
-        return "; ".join(filter(None, (self.data.caveat, PROFILE_CAVEATS[self.profile])))
+        return "; ".join(filter(None, (self.data_caveat, PROFILE_CAVEATS[self.profile])))
+
+    @cached_property
+    def data_caveat(self) -> str:
+        """What must be said of everything that shows this session's images or records."""
+        return caveat_of(self.records()) if self.reports_only else self.data.caveat
 
     # --- showing ------------------------------------------------------------------------------------------------------
 

@@ -203,5 +203,6 @@ def test_signs(points, text):
 
 
 def test_reporting_needs_no_torch():
-    code = "import sys; from labreport import claims, evaluation, figures, reported, tables; assert 'torch' not in sys.modules"
+    modules = "claims, evaluation, figures, reported, tables"
+    code = f"import sys; from labreport import {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 
 from labreport import paths
-from labreport.records import DataInfo
+from labreport.records import CAVEATS, DataInfo
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
@@ -53,11 +53,6 @@ OFFICIAL_MD5 = {  # as torchvision.datasets.CIFAR10 lists them; a test compares 
 SPLIT_SEED = 10  # of the validation split; not a run's seed, so that all runs are measured on the same images
 SOCKET_TIMEOUT = 20.0  # seconds of silence after which a server counts as unreachable
 WAY_OUT = "restore it from the official archive, or delete the folder to download the data again"
-CAVEATS = {
-    "official": "",
-    "unverified copy": "unverified copy of CIFAR-10 (md5 differs)",
-    "synthetic stand-in": "synthetic stand-in, not CIFAR-10",
-}
 SHAPES = ("disc", "ring", "square", "frame", "triangle", "cross", "stripes", "checkers", "crescent", "star")
 
 

@@ -6,9 +6,8 @@ Images are (3, 32, 32) uint8 tensors. Whatever a picture shows is computed by `d
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +25,7 @@ from labreport import derivations, models
 from labreport.augment import normalize
 from labreport.derivations import Stage, output_size
 from labreport.evaluation import least_cross_entropy
-from labreport.figures import BLUE, GREY, INK, ORANGE, PALE, WIDTH, style
+from labreport.figures import BLUE, GREY, INK, ORANGE, PALE, WIDTH, styled
 
 if TYPE_CHECKING:
     from labreport.lab import Lab
@@ -34,17 +33,6 @@ if TYPE_CHECKING:
 
 GREEN, RED = "#3a8a5f", "#b5342b"
 TAPS = ("#4f86b9", "#e3a635", "#6aa884", "#c96a62")  # one colour a kernel weight
-
-
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw under the suite's style, whatever the notebook's own settings are."""
-
-    @functools.wraps(draw)
-    def styled(*args: object, **kwargs: object) -> Figure:
-        with style():
-            return draw(*args, **kwargs)
-
-    return styled
 
 
 def _figure(height: float) -> Figure:
@@ -175,7 +163,7 @@ def liveliest_crop(values: Tensor, side: int) -> tuple[int, int]:
 # --------------------------------------------------------------------------------------------------------- convolution
 
 
-@_styled
+@styled
 def kernel_at_work(image: Tensor, kernel: Tensor) -> Figure:
     """A crop of `image` under `kernel` (2, 2), at three places, with the sum written out."""
     gray = luminance(image)
@@ -207,7 +195,7 @@ def kernel_at_work(image: Tensor, kernel: Tensor) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def flipping(image: Tensor) -> Figure:
     """Cross-correlation and convolution by the same kernel: of an impulse, and of `image`."""
     impulse = torch.zeros(5, 5, dtype=torch.float64)
@@ -276,7 +264,7 @@ PLACES = {
 }
 
 
-@_styled
+@styled
 def places(settings: dict[str, dict[str, int]] = PLACES, size: int = 5) -> Figure:
     """For each setting the kernel at its second place on a size × size input, and the output."""
     figure = _figure(2.6)
@@ -288,7 +276,7 @@ def places(settings: dict[str, dict[str, int]] = PLACES, size: int = 5) -> Figur
     return figure
 
 
-@_styled
+@styled
 def one_place(size: int, place: int, **setting: int) -> Figure:
     """One setting at one place: what the slider moves.
 
@@ -301,7 +289,7 @@ def one_place(size: int, place: int, **setting: int) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def matrix_forms() -> Figure:
     """A 2×2 kernel on a 4×4 image as im2col's matrix and as the Toeplitz matrix, one colour a weight."""
     numbers = torch.arange(1, 17, dtype=torch.float64).view(1, 1, 4, 4)
@@ -333,7 +321,7 @@ def _tap_cells(ax: Axes, taps: Tensor, numbers: Tensor | None, colours: ListedCo
     _bare(ax)
 
 
-@_styled
+@styled
 def backward_steps() -> Figure:
     """The gradient to a 5×5 input behind a 3×3 kernel of stride 2: spread out, then correlated, the kernel turned."""
     kernel = torch.tensor([[1.0, 2, 0], [0, 1, 0], [0, -1, -2]], dtype=torch.float64)[None, None]
@@ -354,7 +342,7 @@ def backward_steps() -> Figure:
     return figure
 
 
-@_styled
+@styled
 def receptive_fields(image: Tensor, stages: Sequence[Stage], seen: Sequence[Tensor]) -> Figure:
     """What one value behind each layer sees: pixels with a gradient in colour, the formula's square as a frame.
 
@@ -373,7 +361,7 @@ def receptive_fields(image: Tensor, stages: Sequence[Stage], seen: Sequence[Tens
     return figure
 
 
-@_styled
+@styled
 def costs_by_model(costs: pd.DataFrame) -> Figure:
     """Parameters and FLOPs of `derivation_checks.suite_costs()`: dots by formula, rings as PyTorch counts them."""
     figure = _figure(0.25 * len(costs) + 0.8)
@@ -414,7 +402,7 @@ HAND_MADE = {  # name → (O=1, C, KH, KW) weights on red, green and blue
 }
 
 
-@_styled
+@styled
 def hand_made_kernels(image: Tensor) -> Figure:
     """Feature maps of `image` under edge kernels (upper row) and 1×1 kernels, which mix channels (lower row)."""
     figure = _figure(3.05)
@@ -439,7 +427,7 @@ def hand_made_kernels(image: Tensor) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def first_layer(kernels: Tensor, images: Tensor, label: str) -> Figure:
     """First-layer kernels (O, 3, KH, KW) as colours; below each, the feature map of every image (B, 3, 32, 32) uint8.
 
@@ -465,7 +453,7 @@ def first_layer(kernels: Tensor, images: Tensor, label: str) -> Figure:
 # ------------------------------------------------------------------------------------------------------- cross-entropy
 
 
-@_styled
+@styled
 def losses_and_divergence(p: float = 0.7) -> Figure:
     """−ln of the true class's probability; and for two classes cross-entropy as entropy plus KL divergence."""
     figure = _figure(2.3)
@@ -490,7 +478,7 @@ def losses_and_divergence(p: float = 0.7) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def overflow() -> Figure:
     """The loss of logits (s, 0) whose true class is the second, s + log(1 + exp(−s)): the naive forms stop."""
     figure = _figure(2.3)
@@ -521,7 +509,7 @@ def descend(logits: Tensor, label: int, steps: int, rate: float = 1.0) -> Tensor
     return y[0]
 
 
-@_styled
+@styled
 def gradient_steps(
     image: Tensor,
     logits: Tensor,
@@ -555,7 +543,7 @@ def gradient_steps(
     return figure
 
 
-@_styled
+@styled
 def untrained_losses(fresh: dict[int, float], recorded: dict[str, Sequence[float]]) -> Figure:
     """Losses before the first step: of new networks with K classes against ln K, and of this suite's trainings.
 
@@ -584,7 +572,7 @@ def untrained_losses(fresh: dict[int, float], recorded: dict[str, Sequence[float
     return figure
 
 
-@_styled
+@styled
 def impossible_losses(logs: dict[str, Sequence[tuple[float, float]]], factors: Sequence[int]) -> Figure:
     """Printed (accuracy in [0, 1], loss) pairs against the bound (1 − a) ln 2, and the same times each of `factors`."""
     figure = _figure(2.5)

@@ -61,15 +61,18 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(STYLE)
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw under the suite's style, whatever the notebook's own settings are, and lay the figure out for good."""
+
     @functools.wraps(draw)
-    def styled(*args: object, **kwargs: object) -> Figure:
+    def drawn(*args: object, **kwargs: object) -> Figure:
         with style():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks are made while drawing, and take the settings of that moment
+            figure.set_layout_engine("none")  # the layout stands; every further drawing would compute it again
             return figure
 
-    return styled
+    return drawn
 
 
 def _figure(height: float) -> Figure:
@@ -92,7 +95,7 @@ def _error_bar(ax: Axes, value: float, place: float, interval: Interval, **setti
 # --- one system -----------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def curves(records: Sequence[RunRecord]) -> Figure:
     """Loss and accuracy over the epochs, training and (unless trained on) validation: seeds thin, their mean thick."""
     evaluation.answers(records)  # refuses an empty list and mixed test sets
@@ -135,7 +138,7 @@ def _draw_curves(left: Axes, right: Axes, histories: Sequence[Sequence[Epoch]]) 
         ax.legend(loc="best")
 
 
-@_styled
+@styled
 def confusion(records: Sequence[RunRecord]) -> Figure:
     """Test images by true and predicted class: counts, mean over the seeds; shade, the share of the true class."""
     evaluation.answers(records)
@@ -162,7 +165,7 @@ def confusion(records: Sequence[RunRecord]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def per_class(records: Sequence[RunRecord], reported: System | None = None) -> Figure:
     """Accuracy of each class, measured (mean, 95 % interval, each seed faint) and as the report states it."""
     correct, total = tables.class_counts(records)
@@ -185,7 +188,7 @@ def per_class(records: Sequence[RunRecord], reported: System | None = None) -> F
     return figure
 
 
-@_styled
+@styled
 def examples(record: RunRecord) -> Figure:
     """The test images that the record keeps: its most confident right answers, one a class, and its worst errors."""
     seen = record.predictions
@@ -222,7 +225,7 @@ def _show_example(ax: Axes, record: RunRecord, i: int) -> None:
 # --- the images, and what an optimiser does -------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def image_grid(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], columns: int = 10) -> Figure:
     """The first `columns` images of each class. images: (N, 3, H, W) uint8; labels: (N,)."""
     side = images.shape[-1]
@@ -241,7 +244,7 @@ def image_grid(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], c
     return figure
 
 
-@_styled
+@styled
 def singular_values(before: np.ndarray, after: Mapping[int, np.ndarray]) -> Figure:
     """Singular values after so many steps of an iteration, against those before it; all arrays (K,)."""
     figure = _figure(2.4)
@@ -258,7 +261,7 @@ def singular_values(before: np.ndarray, after: Mapping[int, np.ndarray]) -> Figu
 # --- all systems ----------------------------------------------------------------------------------------------------
 
 
-@_styled
+@styled
 def comparison(records_by_name: RecordsByName, reference: RecordsByName | None = None) -> Figure:
     """Table 1 as dots: what the report states, what was measured with its interval, and the reference run's mean."""
     rows = tables.comparison_rows(records_by_name)
@@ -288,7 +291,7 @@ def comparison(records_by_name: RecordsByName, reference: RecordsByName | None =
     return figure
 
 
-@_styled
+@styled
 def accuracy_vs_cost(records_by_name: RecordsByName) -> Figure:
     """Test accuracy against the number of parameters and against the FLOPs of the whole training."""
     present = _present(records_by_name)
@@ -310,7 +313,7 @@ def accuracy_vs_cost(records_by_name: RecordsByName) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def ablation(records_by_name: RecordsByName) -> Figure:
     """What each change does to the test accuracy of the recipe that comes first: points, with their intervals."""
     whole, *variants = _present(records_by_name)
@@ -327,7 +330,7 @@ def ablation(records_by_name: RecordsByName) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def accuracy_over_time(records_by_name: RecordsByName) -> Figure:
     """Validation accuracy against the seconds of training so far: each system's first run."""
     figure = _figure(2.8)
@@ -345,7 +348,7 @@ def accuracy_over_time(records_by_name: RecordsByName) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def reliability(records_by_name: RecordsByName) -> Figure:
     """Accuracy at each confidence, all seeds pooled; on the diagonal a network is as right as it says."""
     present = _present(records_by_name)
@@ -379,7 +382,7 @@ def reliability(records_by_name: RecordsByName) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def class_changes(records_by_name: RecordsByName) -> Figure:
     """Accuracy of every class and system in percent; shade, the change in points from the system to its left."""
     present = _present(records_by_name)

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING
 
 from labreport import paths
 from labreport.recipes import ABLATIONS, PROFILES, RECIPES, SEEDS, Recipe, for_profile
-from labreport.records import RunRecord, Store, write_atomically
+from labreport.records import CAVEATS, RunRecord, Store, write_atomically
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
     from labreport.data import Data
 
@@ -214,9 +215,11 @@ class Lab:
         caveat = self.caveat if caveat is None else caveat
         if caveat:
             figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
-        svg = _rendered(figure, "svg")
+        figure.draw_without_rendering()  # lays it out
+        box = figure.get_tightbbox().padded(0.05)  # once for both files, since it takes as long as drawing
+        svg = _rendered(figure, "svg", box)
         write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)
-        write_atomically(paths.figures(self.profile) / f"{name}.png", _rendered(figure, "png"))
+        write_atomically(paths.figures(self.profile) / f"{name}.png", _rendered(figure, "png", box))
         plt.close(figure)
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
         text = html.escape(caption)
@@ -254,8 +257,6 @@ class Lab:
 
 def caveat_of(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:
     """What must be said of stored runs because of their data."""
-    from labreport.data import CAVEATS
-
     sources = {record.data.source for records in records_by_name.values() for record in records}
     return "; ".join(sorted(filter(None, (CAVEATS[source] for source in sources))))
 
@@ -292,11 +293,11 @@ def _check_device(device: str) -> None:
         raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
 
 
-def _rendered(figure: Figure, kind: str) -> bytes:
+def _rendered(figure: Figure, kind: str, box: Bbox) -> bytes:
     from labreport.figures import style
 
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}  # the same figure gives the same bytes
     with style():
-        figure.savefig(buffer, format=kind, dpi=200, bbox_inches="tight", metadata=metadata)
+        figure.savefig(buffer, format=kind, dpi=200, bbox_inches=box, metadata=metadata)
     return buffer.getvalue()

@@ -17,6 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+CAVEATS = {  # by `DataInfo.source`: what must be said beside every result
+    "official": "",
+    "unverified copy": "unverified copy of CIFAR-10 (md5 differs)",
+    "synthetic stand-in": "synthetic stand-in, not CIFAR-10",
+}
+
 
 class RecordError(ValueError):
     """A record on disk cannot be read."""

@@ -112,6 +112,15 @@ class Lab:
         """`paper` without named data: reports the records that are there, and never trains."""
         return self.profile == "paper" and self.data_dir is None
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to train: of every recipe all that can be had is stored.
+
+        Pretrained weights that were not to be had before are not asked for here.
+        """
+        names = [name for name in RECIPES if name != "resnet18_pretrained"]
+        return self.reports_only or all(set(self.seeds) <= set(self._stored(self.recipe(name))) for name in names)
+
     def train(self, recipe: str | Recipe) -> list[RunRecord]:
         """The records of `recipe`, one a seed: taken from the store, or trained now.
 

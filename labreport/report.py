@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import ast
 import base64
+import dataclasses
 import datetime
 import hashlib
 import html
 import json
+import multiprocessing
 import os
 import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,12 +104,7 @@ def build_report(
         raise ReportError(f"{paths.NOTEBOOKS}: no notebooks here; run this in a complete checkout of the repository")
     for notebook in notebooks:
         check_parameters(notebook)
-    executed = []
-    for number, notebook in enumerate(notebooks, start=1):
-        label, began = f"[{number}/{len(notebooks)}] {notebook.stem}", time.perf_counter()
-        print(f"{label} …", flush=True)
-        executed.append(execute(notebook, lab))
-        print(f"{label} … {time.perf_counter() - began:.0f} s", flush=True)
+    executed = execute_all(notebooks, lab)
     began = time.perf_counter()
     report = typeset(executed, lab)
     print(f"typeset … {time.perf_counter() - began:.0f} s", flush=True)
@@ -147,6 +145,24 @@ def headless() -> Iterator[None]:
             del os.environ["LABREPORT_HEADLESS"]
         else:
             os.environ["LABREPORT_HEADLESS"] = before
+
+
+def execute_all(notebooks: Sequence[Path], lab: Lab) -> list[nbformat.NotebookNode]:
+    """Run the notebooks one after the other; or, where nothing is left to train, one on each core."""
+    labels = [f"[{number}/{len(notebooks)}] {notebook.stem}" for number, notebook in enumerate(notebooks, start=1)]
+    labs = [dataclasses.replace(lab)] * len(notebooks)  # without the data that this session may have read
+    if not lab.complete:
+        return list(map(execute_and_tell, labels, notebooks, labs))
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(execute_and_tell, labels, notebooks, labs))
+
+
+def execute_and_tell(label: str, notebook: Path, lab: Lab) -> nbformat.NotebookNode:
+    began = time.perf_counter()
+    print(f"{label} …", flush=True)
+    executed = execute(notebook, lab)
+    print(f"{label} … {time.perf_counter() - began:.0f} s", flush=True)
+    return executed
 
 
 def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:

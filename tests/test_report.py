@@ -1,6 +1,7 @@
 """From notebooks to the two documents, with small notebooks in the place of the real ones."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -98,6 +99,26 @@ def test_build_report_runs_the_notebooks_in_order_with_the_session_s_parameters(
     assert built.pdf.read_bytes().startswith(b"%PDF-")
     assert (built.figures / "report.pdf").read_bytes() == built.pdf.read_bytes()
     assert "synthetic stand-in" in built.html.read_text().lower()
+
+
+MEET = """
+import pathlib, time
+pathlib.Path({mine!r}).touch()
+end = time.monotonic() + 60
+while not pathlib.Path({other!r}).exists():
+    assert time.monotonic() < end, "the other notebook did not run meanwhile"
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(os.cpu_count() < 2, reason="needs two cores")
+def test_with_nothing_to_train_notebooks_run_at_once_and_stay_in_order(tmp_path):
+    paper_session()
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    first = write_notebook(tmp_path / "01_one.ipynb", MEET.format(mine=here, other=there))
+    second = write_notebook(tmp_path / "02_two.ipynb", MEET.format(mine=there, other=here))
+    text = report.build_report("paper", notebooks=[first, second]).html.read_text()
+    assert text.rindex("01_one") < text.rindex("02_two")
 
 
 def test_a_stopped_notebook_is_one_sentence_and_is_kept(tmp_path, capfd):

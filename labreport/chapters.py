@@ -7,6 +7,7 @@ said to be missing; nothing else happens.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -215,20 +216,62 @@ def _mean_seconds(records: Sequence[RunRecord]) -> float:
     return float(np.mean([record.seconds for record in records]))
 
 
+def class_findings(systems: RecordsByName) -> str:
+    """From each system to the next: the class that gains most and the one that gains least or loses, as a list.
+
+    The intervals are simultaneous over the classes (Bonferroni), since the two classes are chosen by their gains.
+    """
+    lines = []
+    for before, after in pairwise(records for records in systems.values() if records):
+        if not tables.same_images(before, after):
+            continue
+        classes, labels = before[0].data.classes, before[0].predictions.labels
+        right_before, right_after = evaluation.answers(before), evaluation.answers(after)
+        level = 1 - 0.05 / len(classes)
+        tests = [
+            evaluation.paired_test(right_after[:, labels == k], right_before[:, labels == k], level)
+            for k in range(len(classes))
+        ]
+        best, worst = (pick(range(len(classes)), key=lambda k: tests[k].difference) for pick in (max, min))
+        most, least = (
+            f"{classes[k]} {tables.signed(100 * tests[k].difference, 1)} points ({tables.point_range(tests[k])})"
+            for k in (best, worst)
+        )
+        lines.append(f"- {tables.short_title(before)} → {tables.short_title(after)}: most {most}, least {least}.")
+    return "\n".join(lines)
+
+
+def calibration_findings(systems: RecordsByName) -> str:
+    """How sure each system is and how often it is right, as a list."""
+    lines = []
+    for records in (records for records in systems.values() if records):
+        says, right, error = evaluation.calibration(records)
+        side = "too sure" if says > right else "not sure enough"
+        lines.append(
+            f"- {tables.short_title(records)}: on average {tables.percent(says)} sure, and right in "
+            f"{tables.percent(right)}: {100 * abs(says - right):.1f} points {side}; "
+            f"calibration error {tables.percent(error)}."
+        )
+    return "\n".join(lines)
+
+
 def conclusion(lab: Lab, systems: RecordsByName) -> str:
-    """The whole report in a few sentences: the ranking, and how many claims hold."""
+    """The whole report in sentences: the ranking, which claims hold, where classes gain, how calibrated all are."""
     present = {name: records for name, records in systems.items() if records}
     if not present:
         return "No system was run, so there is nothing to conclude."
     means = {name: evaluation.measure(records, "test accuracy") for name, records in present.items()}
     ranked = sorted(present, key=lambda name: means[name].value, reverse=True)
     order = " > ".join(f"{present[name][0].title} ({tables.percent(means[name].value)})" for name in ranked)
-    verdicts = [claim.verdict for claim in judged_claims(systems)]
-    counts = ", ".join(
-        f"{verdicts.count(verdict)} {words}"
-        for verdict, words in (("holds", "hold"), ("does not hold", "do not"), ("undecided", "stay undecided"))
-    )
-    text = f"By test accuracy: {order}.\n\nOf the {len(verdicts)} claims of the report that were tested, {counts}."
+    judged = judged_claims(systems)
+    kinds = {"holds": "hold", "does not hold": "do not", "undecided": "stay undecided"}
+    found = {kind: [claim for claim in judged if claim.verdict == kind] for kind in kinds}
+    counts = ", ".join(f"{len(found[kind])} {words}" for kind, words in kinds.items())
+    parts = [f"By test accuracy: {order}.", f"Of the {len(judged)} claims of the report that were tested, {counts}:"]
+    parts.append("\n".join(f"- {claim.sentence}" for kind in kinds for claim in found[kind]))
+    if changes := class_findings(systems):
+        parts += ["Where each class gains most and least, with intervals over all classes at once:", changes]
+    parts += ["How far confidence is from accuracy:", calibration_findings(systems)]
     if lab.caveat:
-        text += f"\n\nAll of it under these conditions: {lab.caveat}."
-    return text
+        parts.append(f"All of it under these conditions: {lab.caveat}.")
+    return "\n\n".join(parts)

@@ -37,6 +37,14 @@ class PairedTest(NamedTuple):
     method: str
 
 
+class Calibration(NamedTuple):
+    """Mean confidence, accuracy and expected calibration error on the test set, shares; means over seeds."""
+
+    confidence: float
+    accuracy: float
+    error: float
+
+
 class Measurement(NamedTuple):
     """A quantity's mean over `n` seeds, their standard deviation (nan for one), and the 95 % interval of the mean."""
 
@@ -233,6 +241,16 @@ def measure(records: Sequence[RunRecord], quantity: str) -> Measurement:
         raise ValueError(f"{quantity!r} is not measured; ask for an accuracy, a loss, parameters or size")
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
     return Measurement(float(np.mean(values)), sd, len(values), interval)
+
+
+def calibration(records: Sequence[RunRecord]) -> Calibration:
+    """How sure the runs of one recipe are, how often they are right, and how far apart the two are, bin by bin."""
+    runs = [record.predictions for record in records]
+    return Calibration(
+        confidence=float(np.mean([run.confidence.mean(dtype=float) for run in runs])),
+        accuracy=float(answers(records).mean()),
+        error=float(np.mean([expected_calibration_error(run.confidence, run.correct) for run in runs])),
+    )
 
 
 # --- paired tests ---------------------------------------------------------------------------------------------------

@@ -397,20 +397,9 @@ def calibration_table(records_by_name: RecordsByName) -> pd.DataFrame:
     """How far confidence is from accuracy on the test set; means over seeds, in percent."""
     rows = []
     for records in (records for records in records_by_name.values() if records):
-        errors = [
-            evaluation.expected_calibration_error(r.predictions.confidence, r.predictions.correct) for r in records
-        ]
-        confidence = float(np.mean([r.predictions.confidence.mean(dtype=float) for r in records]))
-        share = measure(records, "test accuracy").value
-        rows.append(
-            (
-                short_title(records),
-                percent(share),
-                percent(confidence),
-                signed(100 * (confidence - share)),
-                percent(float(np.mean(errors))),
-            )
-        )
+        confidence, accuracy, error = evaluation.calibration(records)
+        difference = signed(100 * (confidence - accuracy))
+        rows.append((short_title(records), percent(accuracy), percent(confidence), difference, percent(error)))
     return pd.DataFrame(
         rows, columns=["Method", "Accuracy", "Mean confidence", "Difference, points", "Calibration error"]
     )

@@ -20,6 +20,7 @@ import ssl
 import sys
 import tarfile
 import tempfile
+import time
 import urllib.error
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -347,6 +348,9 @@ def _unpack(archive: Path, folder: Path) -> Path:
 def _temporary_folder(folder: Path) -> Iterator[Path]:
     """A folder inside `folder`, so that renaming out of it is atomic; removed in the end."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".cifar-10-*.partial"):  # by a process that was killed; a day is longer than any download
+        if time.time() - left.stat().st_mtime > 86_400:
+            shutil.rmtree(left, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(prefix=".cifar-10-", suffix=".partial", dir=folder))
     try:
         yield partial

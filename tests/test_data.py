@@ -370,8 +370,13 @@ def test_what_a_killed_download_leaves_is_not_taken_as_good(server, loaded, home
     left = home / "data" / ".cifar-10-killed.partial" / "cifar-10-batches-py"
     left.mkdir(parents=True)
     (left / "data_batch_1").write_bytes(b"half")
+    old = left.parent.with_name(".cifar-10-older.partial")
+    old.mkdir()
+    os.utime(old, (0, 0))
     assert load().info == loaded.info
     assert server.requests > 0
+    assert not old.exists()  # and what lies there for long is removed
+    assert left.exists()
 
 
 def is_stand_in(loaded: data.Data, output: str, reason: str) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from labreport import evaluation, figures, tables
 from labreport.claims import claims as judged_claims
 from labreport.lab import Lab, caveat_of
-from labreport.recipes import ABLATIONS, RECIPES
+from labreport.recipes import ABLATIONS, FOR_GPUS, RECIPES
 from labreport.records import RunRecord
 from labreport.reported import SYSTEMS
 
@@ -124,6 +124,17 @@ def orthogonalization(lab: Lab) -> None:
         "orthogonalization",
         "Singular values of a momentum matrix before and after the Newton–Schulz steps of Muon (three are used).",
     )
+
+
+def on_a_gpu(lab: Lab, name: str) -> None:
+    """A recipe that is too much for a CPU: trained by `paper` on a GPU, shown where its records are, else not run."""
+    recipe, records = FOR_GPUS[name], lab.records(FOR_GPUS)[name]
+    if lab.profile == "paper" and not lab.reports_only and lab.has_gpu:
+        records = train(lab, name)
+    if records:
+        results(lab, records)
+    else:
+        lab.say(f"{recipe.title} was not run: it needs a GPU and the profile `paper`.")
 
 
 def ablation(lab: Lab) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labreport import paths
-from labreport.recipes import ABLATIONS, PROFILES, RECIPES, SEEDS, Recipe, for_profile
+from labreport.recipes import ABLATIONS, FOR_GPUS, PROFILES, RECIPES, SEEDS, Recipe, for_profile
 from labreport.records import CAVEATS, RunRecord, Store, write_atomically
 
 if TYPE_CHECKING:
@@ -94,6 +94,13 @@ class Lab:
         """The seeds that this profile asks of every recipe."""
         return tuple(range(self.seed, self.seed + SEEDS[self.profile]))
 
+    @property
+    def has_gpu(self) -> bool:
+        """Whether this session trains on a GPU."""
+        from labreport.training import best_device  # imports torch
+
+        return (self.device or best_device().type).startswith("cuda")
+
     def recipe(self, recipe: str | Recipe) -> Recipe:
         """A recipe as this profile runs it, by its name or from your own `Recipe`.
 
@@ -101,7 +108,7 @@ class Lab:
             ValueError: there is no recipe of that name.
         """
         if isinstance(recipe, str):
-            known = RECIPES | ABLATIONS
+            known = RECIPES | ABLATIONS | FOR_GPUS
             if recipe not in known:
                 raise ValueError(f"no recipe is named {recipe!r}; there are {', '.join(known)}")
             recipe = known[recipe]

@@ -102,8 +102,9 @@ def set_rates(recipe: Recipe, optimizers: list[torch.optim.Optimizer], epoch: fl
     """Set every group's rate for this moment of the training; returns the recipe's own current rate."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            initial = group.setdefault("initial_lr", float(group["lr"]))
-            rate = initial * rate_factor(recipe, epoch, group.get("until_epoch"))
+            if "initial_lr" not in group:  # reading a rate from a GPU waits for it, so only once
+                group["initial_lr"] = float(group["lr"])
+            rate = group["initial_lr"] * rate_factor(recipe, epoch, group.get("until_epoch"))
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate)
             else:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from labreport import evaluation
 from labreport.evaluation import Interval, Measurement, measure
-from labreport.recipes import Recipe
+from labreport.recipes import RECIPES, Recipe
 from labreport.records import DataInfo, RunRecord
 from labreport.reported import (
     CIFAR10_CLASSES,
@@ -292,8 +292,13 @@ def comparison_rows(records_by_name: RecordsByName) -> list[ComparisonRow]:
     rows.append(ComparisonRow("DNN, SoftMax (test)", "dnn_softmax", "test accuracy"))
     known = {row.name for row in rows}
     others = [name for name in records_by_name if name not in known]
-    titles = {name: records_by_name[name][0].title if records_by_name[name] else name for name in others}
-    return rows + [ComparisonRow(titles[name], name, "test accuracy") for name in others]
+
+    def title(name: str) -> str:
+        if records_by_name[name]:
+            return records_by_name[name][0].title
+        return RECIPES[name].title if name in RECIPES else name
+
+    return rows + [ComparisonRow(title(name), name, "test accuracy") for name in others]
 
 
 def table1(records_by_name: RecordsByName) -> pd.DataFrame:

@@ -93,7 +93,8 @@ def test_both_loops_see_the_same_pixels(name):
 
 def test_the_appendix_loop_augments_as_the_recipe_does():
     """Every image it makes of one picture is a shift by at most 2 pixels, reflected, of it or its mirror image."""
-    recipe, images = RECIPES["fine_tuned"], data.synthetic(1, 1, 1).train
+    recipe = dataclasses.replace(RECIPES["fine_tuned"], translate=2)
+    images = data.synthetic(1, 1, 1).train
     dataset = bench.ImageDataset(images, bench.appendix_transform(recipe))
     normal = augment.normalize(images.images, recipe.normalization)
     padded = torch.nn.functional.pad(torch.cat([normal, normal.flip(3)]), (2, 2, 2, 2), "reflect")

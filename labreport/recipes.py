@@ -194,12 +194,18 @@ RECIPES: dict[str, Recipe] = {
             label_smoothing=0.2,
             precision="bf16",
             tta="flip_shift",
+            low_resolution_epochs=4,
+            low_resolution=24,
+            train_on_val=True,
             whiten=True,
             why={
+                "epochs": "chosen on validation images: 94.0 % with 8 and with 9 epochs, 93.4 % with 7",
                 "optimizer": _AIRBENCH,
                 "lr": _AIRBENCH,
                 "momentum": _AIRBENCH,
                 "weight_decay": _AIRBENCH + ", a sample and step",
+                "low_resolution_epochs": "chosen: half of the epochs, for speed",
+                "train_on_val": "chosen: the validation images had done their part",
                 "precision": _BF16,
             },
         ),
@@ -259,7 +265,7 @@ _QUICK: dict[str, dict] = {
     "resnet18_pretrained": {"epochs": 1},
     "deep_cnn": {"epochs": 2},
     "dnn_softmax": {"epochs": 3},
-    "fast94": {"epochs": 1},
+    "fast94": {"epochs": 2, "low_resolution_epochs": 1, "train_on_val": False},
 }
 
 

@@ -1,0 +1,26 @@
+"""The README's numbers are those of the committed records and of the committed benchmark, and nothing else's."""
+
+import json
+
+from labreport import Lab, bench, paths, tables
+
+README = (paths.REPOSITORY / "README.md").read_text()
+REFERENCE = paths.REPOSITORY / "figures" / "paper"
+
+
+def test_the_first_table_is_the_reference_runs():
+    frame = tables.table1(Lab.open("paper").reference())
+    for row in frame.itertuples(index=False):
+        assert f"| {' | '.join(row[:6])} | {row[8]} |" in README
+
+
+def test_the_committed_table_is_the_reference_runs_too():
+    frame = tables.table1(Lab.open("paper").reference())
+    assert (REFERENCE / "table1.csv").read_text() == frame.to_csv(index=False)
+
+
+def test_the_benchmarks_table_is_the_committed_one():
+    measured = json.loads((REFERENCE / "bench.json").read_text())
+    assert {row["name"] for row in measured["rows"]} == set(bench.ROWS)
+    for row in measured["rows"]:
+        assert f"| `{row['name']}` | {row['median']:.2f} {row['unit']} |" in README

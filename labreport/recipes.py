@@ -234,7 +234,7 @@ ABLATIONS: dict[str, Recipe] = {
         _SHORT,
         _without("learned", "first layer learned, not whitened", whiten=False),
         _without("random", "random filters, not the identity", model="fast94_random"),
-        _without("sgd", "SGD, not Muon", optimizer="sgd", lr=1.0, momentum=0.85, nesterov=True, weight_decay=5e-4),
+        _without("sgd", "SGD, not Muon", optimizer="sgd", lr=8.0, momentum=0.85, nesterov=True, weight_decay=5e-4),
         _without("random_flip", "random flip, not alternating", flip="random"),
         _without("unsmoothed", "no label smoothing", label_smoothing=0.0),
         _without("still", "no flip and no shift", flip="none", translate=0),

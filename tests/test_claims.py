@@ -98,3 +98,12 @@ def test_nothing_about_cifar10_is_judged_on_the_stand_in():
     suite = fake_suite(2, classes=tuple("abcdefghij"), source="synthetic stand-in")
     judged = {claim.text for claim in claims.claims(suite) if claim.verdict != "—"}
     assert judged == {"Pretrained, ResNet-18 improves the accuracy", "ResNet-18 makes the model smaller"}
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.01, "holds"), (0.05, "does not hold")])
+def test_a_slight_improvement_is_one_of_two_points_or_less(gain, expected):
+    suite = {
+        "baseline": fake_records(n_test=20_000, accuracy=0.67),
+        "first_optimization": fake_records("first_optimization", n_test=20_000, accuracy=0.67 + gain),
+    }
+    assert verdict_of("That improvement", suite) == expected

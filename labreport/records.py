@@ -96,8 +96,9 @@ class RunRecord:
     """One finished training. `recipe` holds the effective recipe's settings, as `Recipe.settings()` gives them.
 
     `untrained_val_loss` is the validation loss before the first step (about ln 10 for ten classes). `train_score` and
-    `val_score` are measured once after training, `test_score` from `predictions`; `val_score` is None where the
-    validation images were trained on. `seconds` is the training's wall time without evaluation of the test set.
+    `val_score` are measured once after training, `test_score` from `predictions`; a test-time average is in the latter
+    two only. `val_score` is None where the validation images were trained on. `seconds` is the training's wall time
+    without evaluation of the test set.
     `parameters` counts trainable and frozen numbers; `size_bytes` is their size in memory. `forward_flops` is a forward
     pass of one image, `train_flops` the whole training's forward and backward passes; one multiply-add is two.
     `environment` names versions, device and threads.

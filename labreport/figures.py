@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from labreport import evaluation, tables
 from labreport.evaluation import Interval, measure
@@ -306,6 +307,7 @@ def accuracy_vs_cost(records_by_name: RecordsByName) -> Figure:
             ax.errorbar(cost, 100 * measured.value, yerr=error, capsize=2.5, elinewidth=1.1, label=label, **settings)
     for ax, label in zip(axes, ("parameters", "FLOPs of the training"), strict=True):
         ax.set(xscale="log", xlabel=label)
+        ax.xaxis.set_minor_formatter(NullFormatter())  # within two decades, their labels would overlap
         ax.margins(x=0.1)
         ax.grid()
     axes[0].set_ylabel("test accuracy, %")

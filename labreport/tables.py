@@ -89,6 +89,10 @@ def point_range(result: evaluation.PairedTest) -> str:
     return f"{signed(100 * result.low)} to {signed(100 * result.high)}"
 
 
+def _counted(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
 def runs(records: Sequence[RunRecord]) -> str:
     """`1 run (seed 0)` or `3 runs (seeds 0, 1, 2)`: the n that every result carries."""
     seeds = ", ".join(str(record.seed) for record in records)
@@ -423,7 +427,7 @@ def cost_table(records_by_name: RecordsByName) -> pd.DataFrame:
                 duration(seconds),
                 f"{flops / 1e15:.4f}",
                 f"{flops / seconds / 1e9:.0f}",
-                f"{settings['device']}, {settings['threads']} threads, {settings['precision']}",
+                f"{settings['device']}, {_counted(settings['threads'], 'thread')}, {settings['precision']}",
             )
         )
     columns = ["Method", "Test accuracy, %", "Training", "PFLOP", "GFLOP/s", "On"]

@@ -2,11 +2,12 @@
 
 Every comparison runs its two sides in turn, round by round, in one process (or a pair of processes), so that whatever
 else slows the machine slows both; the row is the median of the rounds' ratios, with the least and the greatest. The
-other side of a training is `AppendixLoop`: the loop of the lab report's appendix as a user would write it.
+other side of a training is the loop of the lab report's appendix as a user would write it (`labreport.appendix`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import fnmatch
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,11 +33,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
-from labreport import augment, data, models, paths, training
+from labreport import data, paths, training
+from labreport.appendix import AppendixLoop
 from labreport.recipes import RECIPES, Recipe
 from labreport.records import write_atomically
 
@@ -130,93 +129,76 @@ def _rate(run: Callable[[int], None], images: int) -> float:
 
 
 class OurLoop:
-    """`training.train_epoch` on the first images of a split."""
+    """`training.train_epoch` on the first images of a split, with what `train()` sets up around it."""
 
     def __init__(self, recipe: Recipe, split: training.DeviceSplit, device: torch.device):
+        training.keep_freed_memory()
         self.recipe, self.split = recipe, split
         self.state = training.Run.start(recipe, 0, split, 10, device)
         # The last epoch is the one whose images have their full size, in a recipe that begins with smaller ones.
         self.epoch = recipe.epochs - 1
 
-    def run(self, images: int) -> None:
+    def run(self, images: int, threads: int | None = None) -> None:
+        """Train on `images` images, with the number of threads that `train()` would use, or with `threads`."""
         part = training.DeviceSplit(self.split.inputs[:images], self.split.labels[:images])
-        training.train_epoch(self.state, part, self.epoch)
+        with training.threads_for(self.recipe, self.state.device, threads):
+            training.train_epoch(self.state, part, self.epoch)
+
+    def close(self) -> None:
+        """Nothing is left to end."""
 
 
-class ImageDataset(Dataset):
-    """Images in memory that become PIL images and pass a transform one by one, as torchvision's CIFAR10 does it."""
+class LoopProcess:
+    """A training loop in a process of its own, so that neither side of a comparison has what the other set up."""
 
-    def __init__(self, images: data.Images, transform: Callable[[Image.Image], Tensor]):
-        self.data = images.images.permute(0, 2, 3, 1).contiguous().numpy()  # (N, H, W, C)
-        self.targets = images.labels.tolist()
-        self.transform = transform
+    def __init__(self, loop: Callable[..., OurLoop | AppendixLoop], *args: Any):
+        context = torch.multiprocessing.get_context("spawn")  # hands tensors over as shared memory
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, loop, *args))
+        self._process.start()
+        theirs.close()  # so that a process that dies is an EOFError here, not a wait without end
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.transform(Image.fromarray(self.data[index])), self.targets[index]
+    def start(self, images: int, *args: Any) -> None:
+        self._connection.send((images, *args))
 
-    def __len__(self) -> int:
-        return len(self.data)
+    def wait(self) -> None:
+        self._connection.recv()
+
+    def run(self, images: int, *args: Any) -> None:
+        self.start(images, *args)
+        self.wait()
+
+    def __enter__(self) -> LoopProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            self._connection.send(None)
+        self._process.join(timeout=5)
+        self._process.kill()
 
 
-def appendix_transform(recipe: Recipe) -> Callable[[Image.Image], Tensor]:
-    """The recipe's augmentation and normalisation in torchvision's per-image transforms."""
-    from labreport._torchvision import torchvision
-
-    transforms = torchvision.transforms
-    steps = []
-    if recipe.translate:
-        steps.append(transforms.RandomCrop(32, padding=recipe.translate, padding_mode="reflect"))
-    if recipe.flip == "random":
-        steps.append(transforms.RandomHorizontalFlip())
-    std = augment.STD if recipe.normalization == "standard" else (1.0, 1.0, 1.0)
-    return transforms.Compose([*steps, transforms.ToTensor(), transforms.Normalize(augment.MEAN, std)])
-
-
-class AppendixLoop:
-    """The training loop of the report's appendix: DataLoader, default precision and layout, `.item()` at every step."""
-
-    def __init__(self, recipe: Recipe, images: data.Images, workers: int, device: torch.device):
-        torch.manual_seed(0)
-        self.device = device
-        self.model = models.build(recipe.model).to(device)
-        parameters = self.model.parameters()
-        if recipe.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum)
-        else:
-            self.optimizer = torch.optim.Adam(parameters, lr=recipe.lr)
-        self.criterion = nn.CrossEntropyLoss()
-        dataset = ImageDataset(images, appendix_transform(recipe))
-        self.loader = DataLoader(dataset, recipe.batch_size, shuffle=True, num_workers=workers)
-        self.batches = self._endless()
-
-    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
-        while True:
-            yield from self.loader
-
-    def run(self, images: int) -> None:
-        self.model.train()
-        seen, train_loss = 0, 0.0
-        while seen < images:
-            inputs, target = next(self.batches)
-            inputs, target = inputs.to(self.device), target.to(self.device)
-            self.optimizer.zero_grad()
-            output = self.model(inputs)
-            loss = self.criterion(output, target)
-            loss.backward()
-            self.optimizer.step()
-            train_loss += loss.item() * len(target)
-            seen += len(target)
+def _serve(connection: Connection, loop: Callable[..., OurLoop | AppendixLoop], *args: Any) -> None:
+    """Run the loop whenever the other side says with what, and answer when it is done; until told None."""
+    multiprocessing.set_start_method(None, force=True)  # a DataLoader's workers start as they do in a user's process
+    served = loop(*args)
+    while (order := connection.recv()) is not None:
+        served.run(*order)
+        connection.send("done")
+    served.close()
 
 
 def train_row(name: str, goal: float, bench: Bench) -> Row:
     """Images a second of our loop over the appendix's, with the better number of workers in each round."""
     recipe = RECIPES[name]
-    ours = OurLoop(recipe, bench.split, bench.device)
-    theirs = [AppendixLoop(recipe, bench.data.train, workers, bench.device) for workers in (0, 2)]
-    sides = [bench.paced(loop.run, recipe.batch_size) for loop in (ours, *theirs)]
-    rates = bench.interleave(*sides)
-    for loop in theirs:
-        loop.batches.close()  # ends the workers
+    images = bench.data.train
+    with (
+        LoopProcess(OurLoop, recipe, bench.split, bench.device) as ours,
+        LoopProcess(AppendixLoop, recipe, images, 0, bench.device) as alone,
+        LoopProcess(AppendixLoop, recipe, images, 2, bench.device) as with_workers,
+    ):
+        sides = [bench.paced(loop.run, recipe.batch_size) for loop in (ours, alone, with_workers)]
+        rates = bench.interleave(*sides)
     mine, *others = (statistics.median(side) for side in zip(*rates, strict=True))
     workers = "0 workers" if others[0] >= others[1] else "2 workers"
     return Row(
@@ -232,49 +214,24 @@ def train_row(name: str, goal: float, bench: Bench) -> Row:
 # --- two seeds side by side ------------------------------------------------------------------------------------------
 
 
-def _seed_worker(connection: Connection, name: str, images: int, device: torch.device) -> None:
-    """A process that trains whenever it is told (threads, images) and answers when it is done; until told None."""
-    training.keep_freed_memory()
-    split = training.DeviceSplit.of(data.synthetic(images, 1, 1).train, device)
-    loop = OurLoop(RECIPES[name], split, device)
-    while (order := connection.recv()) is not None:
-        threads, images = order
-        torch.set_num_threads(threads)
-        loop.run(images)
-        connection.send("done")
-
-
-def _run_workers(workers: Sequence[Connection], threads: int, images: int) -> None:
-    """Let each worker train `images` / len(workers) images with `threads` threads, and wait for all."""
-    for worker in workers:
-        worker.send((threads, images // len(workers)))
-    for worker in workers:
-        worker.recv()
+def _run_both(loops: Sequence[LoopProcess], images: int) -> None:
+    """Let each process train its share of `images` with one thread, and wait for all."""
+    for loop in loops:
+        loop.start(images // len(loops), 1)
+    for loop in loops:
+        loop.wait()
 
 
 def seeds_row(name: str, goal: float, bench: Bench) -> Row:
     """Total images a second of two processes with one thread each, over one with two threads."""
-    context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe() for _ in range(2)]
-    processes = [
-        context.Process(target=_seed_worker, args=(theirs, name, bench.n_images, bench.device), daemon=True)
-        for _, theirs in pipes
-    ]
-    for process, (_, theirs) in zip(processes, pipes, strict=True):
-        process.start()
-        theirs.close()  # so that a worker that dies is an EOFError here, not a wait without end
-    workers = [ours for ours, _ in pipes]
-    batch_size = RECIPES[name].batch_size
-    try:
-        pair = bench.paced(partial(_run_workers, workers, 1), 2 * batch_size)
-        single = bench.paced(partial(_run_workers, workers[:1], 2), batch_size)
+    recipe = RECIPES[name]
+    with (
+        LoopProcess(OurLoop, recipe, bench.split, bench.device) as one,
+        LoopProcess(OurLoop, recipe, bench.split, bench.device) as other,
+    ):
+        pair = bench.paced(partial(_run_both, (one, other)), 2 * recipe.batch_size)
+        single = bench.paced(lambda images: one.run(images, 2), recipe.batch_size)
         rates = bench.interleave(pair, single)
-        for worker in workers:
-            worker.send(None)
-    finally:
-        for process in processes:
-            process.join(timeout=5)
-            process.kill()
     pair_rate, single_rate = (statistics.median(side) for side in zip(*rates, strict=True))
     return Row(
         name=f"seeds-{name}",
@@ -541,7 +498,6 @@ def main(
         ValueError: `rows` names a row that does not exist.
     """
     names = chosen(rows)
-    training.keep_freed_memory()  # as train() does; the appendix's loop, in the same process, gains from it as well
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(training.best_device(), Path(folder), rounds, seconds, n_images)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from labreport import augment, cuda_graphs, models, paths
+from labreport import augment, cuda_graphs, models, paths, shortcuts
 from labreport.data import Data, Images
 from labreport.optimizers import build_optimizers, set_rates
 from labreport.recipes import RECIPES, Recipe, for_profile
@@ -37,7 +37,7 @@ from labreport.records import Epoch, Predictions, RunRecord, Score, Store, run_k
 
 CHUNK = 5000  # images augmented at once: large enough to hide the call's cost, small enough for the cache and memory
 EVAL_BATCH = 500
-TINY_BATCH = 16  # up to here a second CPU thread gains nothing
+TINY_BATCH = 16  # up to here a second CPU thread gains a quarter at most, and a third nothing
 
 
 class TrainingError(RuntimeError):
@@ -105,6 +105,15 @@ def splits_for(recipe: Recipe, data: Data, device: torch.device) -> dict[str, De
     return splits
 
 
+def network(recipe: Recipe, train: DeviceSplit, num_classes: int) -> nn.Module:
+    """The recipe's network with new weights, on the CPU; a whitening layer is set from training images."""
+    model = models.build(recipe.model, num_classes)
+    if recipe.whiten:
+        sample = train.inputs[:CHUNK].permute(0, 3, 1, 2).cpu()
+        model.whiten(augment.normalize(sample, recipe.normalization))
+    return model
+
+
 @dataclass(eq=False)
 class Run:
     """A training in progress: the network, its optimisers, and how far it has come."""
@@ -122,13 +131,11 @@ class Run:
 
     @classmethod
     def start(cls, recipe: Recipe, seed: int, train: DeviceSplit, num_classes: int, device: torch.device) -> Run:
-        """A fresh run: weights drawn from the seed; a whitening layer set from training images."""
+        """A fresh run, its weights drawn from the seed."""
         torch.manual_seed(seed)
-        model = models.build(recipe.model, num_classes)
-        if recipe.whiten:
-            sample = train.inputs[:CHUNK].permute(0, 3, 1, 2).cpu()
-            model.whiten(augment.normalize(sample, recipe.normalization))
-        model = model.to(device, memory_format=torch.channels_last)
+        model = network(recipe, train, num_classes).to(device, memory_format=torch.channels_last)
+        if train.inputs.ndim == 4:
+            shortcuts.install(model, train.inputs.shape[1])
         autocast = recipe.precision == "bf16" and supports_bf16(device)
         return cls(recipe, seed, device, autocast, model, build_optimizers(recipe, model))
 
@@ -195,6 +202,9 @@ def _prepare(
         return split.inputs[index]
     mirrored = augment.mirror_mask(recipe.flip, index, epoch, coin, generator)
     images = augment.geometry(split.inputs, index, mirrored, recipe.translate, generator)
+    visible = getattr(models.MODELS[recipe.model], "visible", None)
+    if not recipe.cutout:  # whose squares may lie anywhere on the whole image
+        images = images[..., :visible, :visible]
     images = augment.normalize(images, recipe.normalization)
     if recipe.cutout:
         images = augment.cutout(images, recipe.cutout, generator)
@@ -426,11 +436,12 @@ def train(
 
 
 @contextmanager
-def threads_for(recipe: Recipe, device: torch.device) -> Iterator[None]:
-    """One CPU thread for tiny batches: a second one gains nothing there, and waits for its turn on a busy machine."""
+def threads_for(recipe: Recipe, device: torch.device, threads: int | None = None) -> Iterator[None]:
+    """`threads` CPU threads; by default torch's own number, but two at most for tiny batches, where more only wait."""
     before = torch.get_num_threads()
-    if device.type == "cpu" and recipe.batch_size <= TINY_BATCH:
-        torch.set_num_threads(1)
+    if threads is None and device.type == "cpu" and recipe.batch_size <= TINY_BATCH:
+        threads = min(before, 2)
+    torch.set_num_threads(threads or before)
     try:
         yield
     finally:
@@ -473,7 +484,8 @@ def fit(run: Run, splits: dict[str, DeviceSplit], checkpoint: Path, on_epoch: Ca
 
 def finish(run: Run, splits: dict[str, DeviceSplit], data: Data, key: str, profile: str) -> RunRecord:
     """Measure the trained network once on every split and write down what it cost."""
-    recipe, model = run.recipe, run.model
+    recipe = run.recipe
+    plain = network(recipe, splits["train"], len(data.info.classes))  # costs are those of the network without shortcuts
     # Six views of every training image would take as long as an epoch, to no one's use.
     train_score = score(predict(run, splits["train"]), splits["train"].labels)
     val_score = None
@@ -498,10 +510,10 @@ def finish(run: Run, splits: dict[str, DeviceSplit], data: Data, key: str, profi
         val_score=val_score,
         test_score=score(logits, test.labels),
         seconds=sum(row.seconds for row in run.history),
-        parameters=sum(p.numel() for p in model.parameters()),
-        size_bytes=sum(p.numel() * p.element_size() for p in model.parameters()),
-        forward_flops=flops_per_input(model, shape)[0],
-        train_flops=training_flops(recipe, model, shape, len(inputs)),
+        parameters=sum(p.numel() for p in plain.parameters()),
+        size_bytes=sum(p.numel() * p.element_size() for p in plain.parameters()),
+        forward_flops=flops_per_input(plain, shape)[0],
+        train_flops=training_flops(recipe, plain, shape, len(inputs)),
         finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         predictions=_predictions(run, logits, test.labels, data.test.images),
     )

@@ -8,7 +8,7 @@ import time
 import pytest
 import torch
 
-from labreport import augment, bench, data, training
+from labreport import appendix, augment, bench, data, training
 from labreport.bench import Bench, Row
 from labreport.recipes import RECIPES
 
@@ -83,7 +83,7 @@ def test_matmul_rate_is_plausible():
 def test_both_loops_see_the_same_pixels(name):
     """Without augmentation the per-image transforms and the batched gather give the same numbers."""
     recipe, images = RECIPES[name], data.synthetic(20, 1, 1).train
-    theirs = bench.ImageDataset(images, bench.appendix_transform(recipe))
+    theirs = appendix.ImageDataset(images, appendix.transform_for(recipe))
     ours = augment.normalize(images.images, recipe.normalization)
     for i in (0, 7, 19):
         inputs, label = theirs[i]
@@ -95,7 +95,7 @@ def test_the_appendix_loop_augments_as_the_recipe_does():
     """Every image it makes of one picture is a shift by at most 2 pixels, reflected, of it or its mirror image."""
     recipe = dataclasses.replace(RECIPES["fine_tuned"], translate=2)
     images = data.synthetic(1, 1, 1).train
-    dataset = bench.ImageDataset(images, bench.appendix_transform(recipe))
+    dataset = appendix.ImageDataset(images, appendix.transform_for(recipe))
     normal = augment.normalize(images.images, recipe.normalization)
     padded = torch.nn.functional.pad(torch.cat([normal, normal.flip(3)]), (2, 2, 2, 2), "reflect")
     possible = torch.stack([padded[:, :, y : y + 32, x : x + 32] for y in range(5) for x in range(5)]).flatten(0, 1)
@@ -109,7 +109,7 @@ def test_both_loops_reach_the_same_weights():
     """Ten images in batches of ten: with nothing left to chance, two steps of either loop end in the same network."""
     recipe, loaded = RECIPES["baseline"], data.synthetic(10, 1, 1)
     ours = bench.OurLoop(recipe, training.DeviceSplit.of(loaded.train, CPU), CPU)
-    theirs = bench.AppendixLoop(recipe, loaded.train, 0, CPU)
+    theirs = appendix.AppendixLoop(recipe, loaded.train, 0, CPU)
     start = [weights.clone() for weights in theirs.model.parameters()]
     for loop in (ours, theirs):
         loop.run(10)

@@ -52,6 +52,28 @@ def train(lab: Lab, name: str) -> list[RunRecord]:
     return records
 
 
+def seen_pixels(lab: Lab) -> None:
+    """Which part of an image each of the report's own networks can see at all, by autograd."""
+    from labreport import models, shortcuts
+
+    names = ("baseline", "first_optimization", "fine_tuned")
+    seen = {RECIPES[name].title: shortcuts.seen_pixels(models.build(name), 32).numpy() for name in names}
+    lab.show(figures.seen_pixels(seen), "seen-pixels", "The pixels that reach a network's logits, found by autograd.")
+
+
+def idle_weights(lab: Lab) -> None:
+    """How much of ResNet-18 has nothing to do on small images, by autograd."""
+    from labreport import models, shortcuts
+
+    model = models.build("resnet18")
+    total, idle = sum(p.numel() for p in model.parameters()), shortcuts.idle_weights(model, 32)
+    lab.say(
+        f"Of its {total:,} parameters {idle:,} ({tables.percent(idle / total)}) lie in kernel taps that meet nothing "
+        "but padding when an image has 32×32 pixels: they have no gradient and keep their first values. The training here "
+        "leaves them out of its computations, which changes nothing but its time."
+    )
+
+
 def results(lab: Lab, records: Sequence[RunRecord]) -> None:
     """All that is measured of one system, beside what the lab report states of it."""
     if not records:

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm, TwoSlopeNorm
+from matplotlib.colors import ListedColormap, PowerNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -242,6 +242,17 @@ def image_grid(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], c
     ax.set_xticks([])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def seen_pixels(masks: Mapping[str, np.ndarray]) -> Figure:
+    """Which pixels networks see, a panel each. masks: title → (H, W) bool."""
+    figure = _figure(2.3)
+    for ax, (title, mask) in zip(figure.subplots(1, len(masks)), masks.items(), strict=True):
+        ax.imshow(mask, cmap=ListedColormap([ORANGE, PALE]), vmin=0, vmax=1, interpolation="nearest")
+        ax.set_title(f"{title}: {mask.sum():,} of {mask.size:,}")
+        ax.set(xlabel="column", ylabel="row")
     return figure
 
 

@@ -39,6 +39,28 @@ class OnePixelConv2d(nn.Conv2d):
         return F.linear(pixels, weight, self.bias)[:, :, None, None]
 
 
+# --- what a network never uses: found by autograd, so independent of the shortcuts above ------------------------------
+
+
+def seen_pixels(model: nn.Module, side: int, n: int = 64) -> Tensor:
+    """Which pixels of side × side images reach the logits: (side, side) bool, those with a gradient in `n` images."""
+    images = torch.randn(n, 3, side, side, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(images).square().sum(), images)
+    return gradient.abs().sum((0, 1)) > 0
+
+
+def idle_weights(model: nn.Module, side: int, n: int = 64) -> int:
+    """How many weights lie in kernel taps that meet nothing but padding in `n` images of side × side pixels."""
+    kernels = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)]
+    loss = F.cross_entropy(model(torch.randn(n, 3, side, side)), torch.arange(n) % 10)
+    gradients = torch.autograd.grad(loss, kernels)
+    # All of a tap's weights, since a single one can be without a gradient by chance, behind a ReLU.
+    return sum(int((g == 0).all(dim=1).all(dim=0).sum()) * g.shape[0] * g.shape[1] for g in gradients)
+
+
+# --- putting them in --------------------------------------------------------------------------------------------------
+
+
 @torch.no_grad()
 def install(model: nn.Module, side: int) -> None:
     """Give `model`, in place, a OnePixelConv2d wherever a convolution makes one pixel of side × side images."""

@@ -43,14 +43,17 @@ def test_install_finds_the_one_pixel_convolutions_and_changes_nothing_else():
         assert torch.equal(tensor, state[name]), name
 
 
-def test_no_pixel_beyond_the_visible_ones_reaches_the_baselines_output():
-    """Found by autograd: the rows and columns of the image with a gradient, of many images so that every unit fires."""
-    images = torch.randn(64, 3, 32, 32, requires_grad=True)
-    models.build("baseline")(images).square().sum().backward()
-    seen = images.grad.abs().sum((0, 1)) > 0
+def test_the_visible_pixels_of_the_baseline_are_those_that_reach_its_output():
+    seen = shortcuts.seen_pixels(models.build("baseline"), 32)
     visible = models.Baseline.visible
     assert seen[:visible, :visible].all()
     assert seen.sum() == visible**2
+
+
+def test_idle_weights_by_hand():
+    """Eight of nine taps of three 512×512 kernels on one pixel; five of nine of the 256×512 ones, on 2×2 pixels."""
+    torch.manual_seed(0)
+    assert shortcuts.idle_weights(models.build("resnet18"), 32) == 3 * 512 * 512 * 8 + 256 * 512 * 5
 
 
 def test_the_baseline_says_the_same_of_the_visible_pixels_alone():

@@ -45,7 +45,11 @@ def train(lab: Lab, name: str) -> list[RunRecord]:
     records = lab.train(name)
     if records:
         images = "all training images; none were held out" if recipe.train_on_val else "training and validation images"
-        caption = f"{recipe.title}: loss and accuracy on {images}, {tables.runs(records)}."
+        smoothed = ", and the loss on smoothed targets" if recipe.label_smoothing else ""
+        caption = (
+            f"{recipe.title}: loss and accuracy on {images}, {tables.runs(records)}. Training values are running means "
+            f"over the epoch, with augmentation and dropout where the recipe has them{smoothed}."
+        )
         lab.show(figures.curves(records), f"{name}-curves", caption)
         caption = f"{recipe.title}: the training with seed {records[0].seed}, epoch by epoch"
         lab.table(tables.history_table(records[0], rows=12), f"{name}-history", caption)
@@ -69,8 +73,8 @@ def idle_weights(lab: Lab) -> None:
     total, idle = sum(p.numel() for p in model.parameters()), shortcuts.idle_weights(model, 32)
     lab.say(
         f"Of its {total:,} parameters {idle:,} ({tables.percent(idle / total)}) lie in kernel taps that meet nothing "
-        "but padding when an image has 32×32 pixels: they have no gradient and keep their first values. The training here "
-        "leaves them out of its computations, which changes nothing but its time."
+        "but padding when an image has 32×32 pixels: they have no gradient and keep their first values. The training "
+        "here leaves them out of its computations, which changes nothing but its time."
     )
 
 
@@ -99,7 +103,10 @@ def paired(lab: Lab, systems: RecordsByName, name: str) -> None:
     if sum(bool(records) for records in systems.values()) < 2:
         lab.say("Fewer than two of these systems were run, so there is nothing to compare.")
         return
-    caption = "Each system against the one before it, on the same test images: difference in accuracy"
+    caption = (
+        "Each system against the one before it, on the same test images: difference in accuracy; Holm's p is adjusted "
+        "for the comparisons of this table"
+    )
     lab.table(tables.paired_tests(systems), f"{name}-paired", caption)
 
 
@@ -118,8 +125,10 @@ def comparison(lab: Lab, systems: RecordsByName) -> None:
 
 
 def class_changes(lab: Lab, systems: RecordsByName) -> None:
-    """The classes' accuracies from system to system."""
+    """The classes' accuracies from system to system, in words and as a picture."""
     if any(systems.values()):
+        if findings := class_findings(systems):
+            lab.say(f"The classes that gain most and least, with intervals over all ten at once:\n\n{findings}")
         caption = "Test accuracy of each class in %, and its change in points from the system to the left."
         lab.show(figures.class_changes(systems), "class-changes", caption)
 
@@ -144,7 +153,8 @@ def orthogonalization(lab: Lab) -> None:
     lab.show(
         figures.singular_values((values / norm).numpy(), {steps: curve.numpy() for steps, curve in curves.items()}),
         "orthogonalization",
-        "Singular values of a momentum matrix before and after the Newton–Schulz steps of Muon (three are used).",
+        "Evenly spaced singular values before and after the Newton–Schulz steps of Muon, in bfloat16 (three are used).",
+        caveat="",
     )
 
 
@@ -224,10 +234,10 @@ def claims(systems: RecordsByName, *beginnings: str) -> str:
     return "\n".join(f"- {claim.sentence}" for claim in chosen)
 
 
-def finding(lab: Lab, records: Sequence[RunRecord]) -> str:
-    """One system's result in a few sentences, beside the report's."""
+def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> str:
+    """One system's result in a few sentences, beside the report's; `name` is the recipe's, where it may be missing."""
     if not records:
-        return "Not run here."
+        return f"{lab.recipe(name).title if name else 'This system'} was not run here."
     measured = evaluation.measure(records, "test accuracy")
     title, conditions = records[0].title, f" Conditions: {lab.caveat}." if lab.caveat else ""
     text = (
@@ -237,7 +247,7 @@ def finding(lab: Lab, records: Sequence[RunRecord]) -> str:
     )
     reported = SYSTEMS.get(records[0].name)
     statements = reported.stated("test accuracy") if reported and tables.is_cifar10(records) else ()
-    for statement in statements:
+    for statement in tables.distinct(statements):
         relation = {"agrees": "agrees with", "higher": "is higher than", "lower": "is lower than"}[
             evaluation.verdict(statement.value, measured.interval.low, measured.interval.high, statement.tolerance)
         ]
@@ -288,22 +298,68 @@ def calibration_findings(systems: RecordsByName) -> str:
     return "\n".join(lines)
 
 
+def _signs(ranked: Sequence[Sequence[RunRecord]]) -> list[str]:
+    """What stands between neighbours in a ranking: ` > ` where the better one surely is, else ` ≈ `."""
+
+    def surely(better: Sequence[RunRecord], worse: Sequence[RunRecord]) -> bool:
+        same = tables.same_images(better, worse)
+        return same and evaluation.paired_test(evaluation.answers(better), evaluation.answers(worse)).low > 0
+
+    return [" > " if surely(better, worse) else " ≈ " for better, worse in pairwise(ranked)]
+
+
+def peak(records: Sequence[RunRecord]) -> str:
+    """Where each run's validation accuracy was highest, and what was left of it at the end."""
+    lines = []
+    for record in records:
+        best = max(record.history, key=lambda row: row.val_accuracy)
+        last = record.history[-1]
+        lines.append(
+            f"- seed {record.seed}: highest in epoch {best.epoch} ({tables.percent(best.val_accuracy)}), "
+            f"{tables.percent(last.val_accuracy)} after epoch {last.epoch}; from the one to the other the validation "
+            f"loss goes from {best.val_loss:.3f} to {last.val_loss:.3f}, the training accuracy from "
+            f"{tables.percent(best.train_accuracy)} to {tables.percent(last.train_accuracy)}."
+        )
+    return "\n".join(lines)
+
+
+def at_equal_epochs(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> str:
+    """Two systems' validation accuracies after as many epochs as the shorter training has, and at their best."""
+    if not before or not after:
+        return "One of the two was not run here."
+    epochs = min(len(record.history) for record in (*before, *after))
+
+    def text(records: Sequence[RunRecord]) -> str:
+        then = np.mean([record.history[epochs - 1].val_accuracy for record in records])
+        best = np.mean([max(row.val_accuracy for row in record.history) for record in records])
+        return (
+            f"{tables.short_title(records)} {tables.percent(then)}, at its best epoch {tables.percent(best)} "
+            f"({len(records[0].history)} epochs in all, n = {len(records)})"
+        )
+
+    return f"After {epochs} epochs the validation accuracies are: {text(before)}; {text(after)}."
+
+
 def conclusion(lab: Lab, systems: RecordsByName) -> str:
-    """The whole report in sentences: the ranking, which claims hold, where classes gain, how calibrated all are."""
+    """The whole report in sentences: the ranking, which claims hold, how calibrated all are."""
     present = {name: records for name, records in systems.items() if records}
     if not present:
         return "No system was run, so there is nothing to conclude."
     means = {name: evaluation.measure(records, "test accuracy") for name, records in present.items()}
     ranked = sorted(present, key=lambda name: means[name].value, reverse=True)
-    order = " > ".join(f"{present[name][0].title} ({tables.percent(means[name].value)})" for name in ranked)
+    order = "".join(
+        f"{sign}{present[name][0].title} ({tables.percent(means[name].value)})"
+        for sign, name in zip(["", *_signs([present[name] for name in ranked])], ranked, strict=True)
+    )
     judged = judged_claims(systems)
     kinds = {"holds": "hold", "does not hold": "do not", "undecided": "stay undecided"}
     found = {kind: [claim for claim in judged if claim.verdict == kind] for kind in kinds}
     counts = ", ".join(f"{len(found[kind])} {words}" for kind, words in kinds.items())
-    parts = [f"By test accuracy: {order}.", f"Of the {len(judged)} claims of the report that were tested, {counts}:"]
+    parts = [
+        f"By test accuracy (≈ where a paired test leaves the order open): {order}.",
+        f"Of the report's {len(judged)} claims, {counts}:",
+    ]
     parts.append("\n".join(f"- {claim.sentence}" for kind in kinds for claim in found[kind]))
-    if changes := class_findings(systems):
-        parts += ["Where each class gains most and least, with intervals over all classes at once:", changes]
     parts += ["How far confidence is from accuracy:", calibration_findings(systems)]
     if lab.caveat:
         parts.append(f"All of it under these conditions: {lab.caveat}.")

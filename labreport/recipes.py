@@ -106,8 +106,8 @@ RECIPES: dict[str, Recipe] = {
             optimizer="sgd",
             lr=1e-4,
             momentum=0.9,
-            stated=("model",),
             why={
+                "model": "chosen: widths 16, 24, 48, then 32 and 128, which give the 75,186 parameters that are stated",
                 "epochs": "chosen: a fifth of the baseline's; validation accuracy rises 0.4 points in the last ten",
                 "batch_size": _AS_BASELINE,
                 "optimizer": _AS_BASELINE,
@@ -127,8 +127,9 @@ RECIPES: dict[str, Recipe] = {
             step_size=7,
             gamma=0.1,
             flip="random",
-            stated=("model", "optimizer", "lr", "schedule", "step_size", "gamma"),
+            stated=("model", "optimizer", "lr", "step_size", "gamma"),
             why={
+                "schedule": "stated by the report's code, which as printed never steps it (E34)",
                 "epochs": "chosen: three plateaus of the stated schedule; after the third the rate is a thousandth",
                 "batch_size": "chosen on validation images: 78.6 % with 256, 76.5 % with 512",
                 "flip": "chosen on validation images: 78.6 % with flips, 77.9 % with shifts of 2 pixels as well",
@@ -157,7 +158,7 @@ RECIPES: dict[str, Recipe] = {
             precision="bf16",
             why={
                 "model": "chosen: a VGG-style network with batch norm and dropout; [2] is known by its accuracy only",
-                "epochs": "chosen on validation images: 20 without cutout reached 90.4 %, 12 with it 89.0 %",
+                "epochs": "chosen on validation images, to reach [2]: 90.4 % with 20, 89.0 % with 12 and cutout",
                 "schedule": "chosen: one rise and one fall (L. Smith, arXiv:1803.09820), for few epochs",
                 "precision": _BF16,
             },
@@ -199,7 +200,7 @@ RECIPES: dict[str, Recipe] = {
             train_on_val=True,
             whiten=True,
             why={
-                "epochs": "chosen on validation images: 94.1 % with 10, 94.0 % with 8 and 9, 93.4 % with 7",
+                "epochs": "chosen on validation images: 94.1 % with 10, 94.0 % with 8 and 9, 93.4 % with 7 (log)",
                 "optimizer": _AIRBENCH,
                 "lr": _AIRBENCH,
                 "momentum": _AIRBENCH,

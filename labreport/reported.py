@@ -91,7 +91,7 @@ def _lines(*counts: tuple[int, int]) -> tuple[ClassLine, ...]:
 
 
 _RESNET = (
-    Statement("test accuracy", 0.6653, "66.53%", "III C and appendix"),
+    Statement("test accuracy", 0.6653, "66.53%", "III C and appendix, from ImageNet weights"),
     Statement("test accuracy", 0.67, "67%", "Table 1", 0.005),
     Statement("validation accuracy", 0.6709, "67.09%", "III C, epoch 10"),
     Statement("validation accuracy", 0.6799, "67.99%", "appendix, epoch 10"),

@@ -121,7 +121,7 @@ def _verdict(records: Sequence[RunRecord], statement: Statement | None, interval
     return evaluation.verdict(statement.value, interval.low, interval.high, statement.tolerance)
 
 
-def _distinct(statements: Sequence[Statement]) -> list[Statement]:
+def distinct(statements: Sequence[Statement]) -> list[Statement]:
     """The statements without those that only round another one."""
 
     def rounds_another(s: Statement) -> bool:
@@ -170,7 +170,7 @@ def history_table(record: RunRecord, rows: int = 20) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Epoch": [str(row.epoch) for row in shown],
-            "Rate": [f"{row.learning_rate:.3g}" for row in shown],
+            "Rate at start": [f"{row.learning_rate:.3g}" for row in shown],
             "Train loss": [f"{row.train_loss:.4f}" for row in shown],
             "Train accuracy": [percent(row.train_accuracy) for row in shown],
             "Val. loss": [NONE if row.val_loss is None else f"{row.val_loss:.4f}" for row in shown],
@@ -192,8 +192,10 @@ def summary_table(records: Sequence[RunRecord], reported: System | None = None) 
     rows = []
     for quantity in quantities:
         measured = measure(records, quantity)
-        for statement in _distinct(reported.stated(quantity)) if reported else []:
-            verdict = _verdict(records, statement, measured.interval)
+        for statement in distinct(reported.stated(quantity)) if reported else []:
+            # A count of ours from the report's code is no statement of its own that a measurement could confirm.
+            counted = statement.place.startswith("counted")
+            verdict = NONE if counted else _verdict(records, statement, measured.interval)
             rows.append((quantity, statement.printed, statement.place, *_texts(records, quantity, measured), verdict))
         if not rows or rows[-1][0] != quantity:
             rows.append((quantity, NONE, NONE, *_texts(records, quantity, measured), NONE))
@@ -235,6 +237,20 @@ def per_class_table(records: Sequence[RunRecord], reported: System | None = None
         measured = f"{100 * hits / images:.0f}% ({hits}/{images})"
         rows.append((name, line.printed if line else NONE, measured, f"{span(interval, 100, 1)} %", verdict))
     return pd.DataFrame(rows, columns=["Class", "Reported", "Measured", "95 % interval", "Verdict"])
+
+
+def listing_table(listing: System, candidates: RecordsByName) -> pd.DataFrame:
+    """A listing of the report beside several networks that it may be of: test loss and accuracies, with verdicts."""
+    present = {name: records for name, records in candidates.items() if records and is_cifar10(records)}
+    (loss,) = listing.stated("test loss")
+    frame = pd.DataFrame({"": ["loss", *(line.name for line in listing.per_class)]})
+    frame["The report"] = [loss.printed, *(f"{100 * line.correct / line.total:.1f} %" for line in listing.per_class)]
+    for records in present.values():
+        measured = measure(records, "test loss")
+        classes = per_class_table(records, listing)
+        frame[f"{short_title(records)}, 95 %"] = [span(measured.interval, digits=3), *classes["95 % interval"]]
+        frame[f"{short_title(records)} is"] = [_verdict(records, loss, measured.interval), *classes["Verdict"]]
+    return frame
 
 
 def class_counts(records: Sequence[RunRecord]) -> tuple[np.ndarray, np.ndarray]:
@@ -283,7 +299,7 @@ def comparison_rows(records_by_name: RecordsByName) -> list[ComparisonRow]:
         quantity = _QUANTITY_OF_SPLIT[row.split]
         label = row.label if row.split == "test" else f"{row.label} ({quantity.split()[0]})"
         label = "ResNet (random weights)" if row.name == "resnet18" else label
-        statements = _distinct(SYSTEMS[row.name].stated(quantity))
+        statements = distinct(SYSTEMS[row.name].stated(quantity))
         for statement in sorted(statements, key=lambda s: abs(s.value - row.percent / 100)):
             agrees = abs(statement.value - row.percent / 100) <= 0.005
             exact = f" ({100 * statement.value:.2f})" if statement.tolerance == 0 else ""

@@ -57,3 +57,31 @@ def test_equal_time_compares_the_epochs_that_were_over():
     assert "20.0 min" in said
     assert f"{100 * slow[0].history[39].val_accuracy:.2f} %" in said
     assert f"{100 * fast[0].history[60].val_accuracy:.2f} %" in said  # 61 epochs are within the two percent allowed
+
+
+def test_the_peak_of_a_training_is_its_best_validated_epoch():
+    (record,) = fake_records("baseline", 1)
+    accuracies = [row.val_accuracy for row in record.history]
+    said = chapters.peak([record])
+    assert f"epoch {np.argmax(accuracies) + 1} ({100 * max(accuracies):.2f} %)" in said
+    assert f"{100 * accuracies[-1]:.2f} % after epoch {len(accuracies)}" in said
+
+
+def test_systems_are_compared_after_as_many_epochs_as_the_shorter_one_has():
+    long, short = fake_records("baseline", 2, epochs=60), fake_records("first_optimization", 3, epochs=20)
+    said = chapters.at_equal_epochs(long, short)
+    then = 100 * np.mean([record.history[19].val_accuracy for record in long])
+    assert said.startswith("After 20 epochs")
+    assert f"{then:.2f} %" in said and "(60 epochs in all, n = 2)" in said
+    assert "not run" in chapters.at_equal_epochs(long, [])
+
+
+def test_neighbours_in_the_ranking_are_apart_only_where_a_test_says_so():
+    near, same, far = (fake_records("fine_tuned", 2, accuracy=a) for a in (0.8, 0.8, 0.5))
+    assert chapters._signs([near, same, far]) == [" ≈ ", " > "]
+
+
+def test_a_system_that_was_not_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    said = chapters.finding(Lab.open("paper"), [], "resnet18_pretrained")
+    assert said == "ResNet-18, pretrained was not run here."

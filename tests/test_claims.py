@@ -16,7 +16,7 @@ def verdict_of(start: str, suite: dict) -> str:
     return claim.verdict
 
 
-@pytest.mark.parametrize(("accuracy", "expected"), [(0.85, "holds"), (0.775, "undecided"), (0.70, "does not hold")])
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.85, "holds"), (0.775, "holds"), (0.70, "does not hold")])
 def test_whether_the_fine_tuned_network_reaches_78_percent(accuracy, expected):
     suite = {"fine_tuned": [fake_record("fine_tuned", accuracy=accuracy)]}
     assert verdict_of("Larger kernels", suite) == expected
@@ -28,7 +28,7 @@ def test_whether_the_first_optimization_improves(gain, expected):
         "baseline": fake_records(accuracy=0.67),
         "first_optimization": fake_records("first_optimization", accuracy=0.67 + gain),
     }
-    assert verdict_of("Batch norm", suite) == expected
+    assert verdict_of("The first optimization improves on", suite) == expected
 
 
 def test_claims_of_classes():

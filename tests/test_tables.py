@@ -10,7 +10,7 @@ from fake_records import SUITE, fake_record, fake_records, fake_suite
 
 from labreport import tables
 from labreport.recipes import RECIPES
-from labreport.reported import ERRATA, SYSTEMS, TABLE_1
+from labreport.reported import CIFAR10_CLASSES, ERRATA, SYSTEMS, TABLE_1
 
 SHAPES = ("disc", "ring", "square", "frame", "triangle", "cross", "stripes", "checkers", "crescent", "star")
 STAND_IN = {"classes": SHAPES, "source": "synthetic stand-in"}
@@ -38,6 +38,23 @@ def test_recipe_of_ones_own_and_a_single_epoch():
     frame = tables.recipe_table(recipe)
     assert only(frame, "Setting", "epochs") == {"Setting": "epochs", "Value": "1", "Source": "chosen"}
     assert only(frame, "Setting", "whiten")["Value"] == "yes"
+
+
+def test_a_listing_beside_two_networks():
+    """The verdicts are those of the per-class tables, the loss's by its own interval."""
+    listing = SYSTEMS["baseline"]
+    suite = {"baseline": fake_records("baseline"), "fine_tuned": fake_records("fine_tuned"), "resnet18": []}
+    frame = tables.listing_table(listing, suite)
+    assert list(frame[""]) == ["loss", *CIFAR10_CLASSES]
+    assert only(frame, "", "cat")["The report"] == "59.2 %"
+    expected = tables.per_class_table(suite["fine_tuned"], listing)["Verdict"]
+    assert list(frame.iloc[1:, 5]) == list(expected)
+    assert frame.shape[1] == 6
+
+
+def test_what_was_counted_from_the_reports_code_is_not_confirmed_by_counting_again():
+    frame = tables.summary_table(fake_records("fine_tuned"), SYSTEMS["fine_tuned"])
+    assert only(frame, "Quantity", "Parameters")["Verdict"] == "—"
 
 
 @pytest.mark.parametrize(("epochs", "rows"), [(1, 1), (3, 3), (20, 20), (300, 20)])

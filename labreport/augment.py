@@ -5,6 +5,8 @@ Images stay uint8 and channels-last until the gather, which is what makes it che
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,10 +20,18 @@ def normalize(images: Tensor, kind: str = "standard") -> Tensor:
 
     `mean` is what the lab report states for its ResNet: the average subtracted, nothing else.
     """
-    mean = torch.tensor(MEAN, device=images.device).view(1, 3, 1, 1)
-    std = torch.tensor(STD if kind == "standard" else (1.0, 1.0, 1.0), device=images.device).view(1, 3, 1, 1)
-    # One multiply-add a pixel: (x / 255 − mean) / std.
-    return torch.addcmul(-mean / std, images.float(), 1 / (255 * std))
+    shift, scale = _shift_and_scale(kind, images.device)
+    return torch.addcmul(shift, images.float(), scale)
+
+
+@functools.cache
+def _shift_and_scale(kind: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(x / 255 − mean) / std as one multiply-add a pixel: (1, 3, 1, 1) each."""
+    # Kept, since making them waits for a GPU; ordinary tensors for training, even where a prediction asks first.
+    with torch.inference_mode(False):
+        mean = torch.tensor(MEAN, device=device).view(1, 3, 1, 1)
+        std = torch.tensor(STD if kind == "standard" else (1.0, 1.0, 1.0), device=device).view(1, 3, 1, 1)
+        return -mean / std, 1 / (255 * std)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
@@ -30,12 +40,15 @@ def _reflect(index: Tensor, size: int) -> Tensor:
     return torch.where(index >= size, 2 * (size - 1) - index, index)
 
 
-def geometry(images: Tensor, index: Tensor, mirrored: Tensor, translate: int, generator: torch.Generator) -> Tensor:
+def geometry(
+    images: Tensor, index: Tensor, mirrored: Tensor | None, translate: int, generator: torch.Generator
+) -> Tensor:
     """Take images[index], mirror those marked, and shift each by up to `translate` pixels, reflected at the border.
 
-    images: (N, H, W, 3) uint8. index: (B,) int64. mirrored: (B,) bool. Returns (B, 3, H, W) uint8, channels-last.
+    images: (N, H, W, 3) uint8. index: (B,) int64. mirrored: (B,) bool, or None for none. Returns (B, 3, H, W) uint8,
+    channels-last.
     """
-    if not translate and not mirrored.any():
+    if not translate and mirrored is None:
         return images[index].permute(0, 3, 1, 2)
     height, width = images.shape[1:3]
     rows = torch.arange(height, device=images.device).expand(len(index), -1)
@@ -43,7 +56,8 @@ def geometry(images: Tensor, index: Tensor, mirrored: Tensor, translate: int, ge
     if translate:
         shift = torch.randint(-translate, translate + 1, (2, len(index), 1), generator=generator, device=images.device)
         rows, columns = _reflect(rows + shift[0], height), _reflect(columns + shift[1], width)
-    columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
+    if mirrored is not None:
+        columns = torch.where(mirrored[:, None], width - 1 - columns, columns)
     # One flat gather of whole pixels: each is 3 bytes at ((image · H) + row) · W + column.
     pixels = (index[:, None, None] * height + rows[:, :, None]) * width + columns[:, None, :]
     taken = images.reshape(-1, 3)[pixels.reshape(-1)]
@@ -60,8 +74,8 @@ def cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     return images.masked_fill((in_rows[:, :, None] & in_columns[:, None, :])[:, None], 0.0)
 
 
-def mirror_mask(kind: str, index: Tensor, epoch: int, coin: Tensor, generator: torch.Generator) -> Tensor:
-    """Which images of `index` (B,) to mirror: none, a random half, or `alternating`.
+def mirror_mask(kind: str, index: Tensor, epoch: int, coin: Tensor, generator: torch.Generator) -> Tensor | None:
+    """Which images of `index` (B,) to mirror: None for `none`, a `random` half, or `alternating`.
 
     Alternating flip (K. Jordan, arXiv:2404.00498): `coin` (N,) bool decides once which images start mirrored; from then
     on each is mirrored every other epoch, so that two epochs show both sides of every image.
@@ -70,7 +84,7 @@ def mirror_mask(kind: str, index: Tensor, epoch: int, coin: Tensor, generator: t
         return coin[index] ^ (epoch % 2 == 1)
     if kind == "random":
         return torch.rand(len(index), generator=generator, device=index.device) < 0.5
-    return torch.zeros(len(index), dtype=torch.bool, device=index.device)
+    return None
 
 
 def resize(images: Tensor, side: int) -> Tensor:

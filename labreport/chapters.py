@@ -212,7 +212,7 @@ def race(lab: Lab) -> None:
 
 def equal_time(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> str:
     """The validation accuracies of two systems after the training time of the shorter one, means over seeds."""
-    seconds = min(_mean_seconds(first), _mean_seconds(second))
+    seconds = min(tables.training_seconds(first), tables.training_seconds(second))
 
     def reached(records: Sequence[RunRecord]) -> str:
         accuracies = []
@@ -242,8 +242,8 @@ def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> 
     title, conditions = records[0].title, f" Conditions: {lab.caveat}." if lab.caveat else ""
     text = (
         f"**{title}** reaches {tables.accuracy_text(measured)} on the test set ({tables.runs(records)}), "
-        f"with {records[0].parameters:,} parameters, after {tables.duration(_mean_seconds(records))} of training a run "
-        f"on {records[0].environment['device']}."
+        f"with {records[0].parameters:,} parameters, after {tables.duration(tables.training_seconds(records))} of "
+        f"training a run on {records[0].environment['device']}."
     )
     reported = SYSTEMS.get(records[0].name)
     statements = reported.stated("test accuracy") if reported and tables.is_cifar10(records) else ()
@@ -253,10 +253,6 @@ def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> 
         ]
         text += f" That {relation} the report's {statement.printed} ({statement.place})."
     return text + conditions
-
-
-def _mean_seconds(records: Sequence[RunRecord]) -> float:
-    return float(np.mean([record.seconds for record in records]))
 
 
 def class_findings(systems: RecordsByName) -> str:

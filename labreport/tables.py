@@ -56,6 +56,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def training_seconds(records: Sequence[RunRecord]) -> float:
+    """How long a training took: the median over seeds, so that one beside other work does not count for much."""
+    return float(np.median([record.seconds for record in records]))
+
+
 def percent(share: float) -> str:
     """A share in [0, 1] as `78.08 %`."""
     return f"{100 * share:.2f} %"
@@ -343,7 +348,7 @@ def table1(records_by_name: RecordsByName) -> pd.DataFrame:
                 f"{records[0].parameters:,}",
                 f"{records[0].size_bytes / 2**20:.2f}",
                 f"{records[0].forward_flops / 1e6:.1f}",
-                duration(float(np.mean([record.seconds for record in records]))),
+                duration(training_seconds(records)),
             )
         )
     columns = [
@@ -434,7 +439,7 @@ def cost_table(records_by_name: RecordsByName) -> pd.DataFrame:
     """What each training cost, means over seeds: time, floating-point operations, where and how it ran."""
     rows = []
     for records in (records for records in records_by_name.values() if records):
-        seconds = float(np.mean([record.seconds for record in records]))
+        seconds = training_seconds(records)
         flops, settings = records[0].train_flops, records[0].environment
         rows.append(
             (
@@ -455,7 +460,7 @@ def ablation_table(records_by_name: RecordsByName) -> pd.DataFrame:
     whole, *variants = (records for records in records_by_name.values() if records)
     results = [evaluation.paired_test(evaluation.answers(v), evaluation.answers(whole)) for v in variants]
     adjusted = evaluation.holm([result.p for result in results])
-    seconds = [float(np.mean([record.seconds for record in records])) for records in (whole, *variants)]
+    seconds = [training_seconds(records) for records in (whole, *variants)]
     return pd.DataFrame(
         {
             "Recipe": [records[0].title for records in (whole, *variants)],

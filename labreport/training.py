@@ -52,7 +52,8 @@ def best_device() -> torch.device:
 def supports_bf16(device: torch.device) -> bool:
     """Whether bfloat16 convolutions are fast and right here: checked, since some CPUs got 2×2 kernels wrong."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if not torch.cpu._is_avx512_bf16_supported():
         return False
     generator = torch.Generator().manual_seed(0)
@@ -164,7 +165,11 @@ class Run:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                # The device's, not the run's: a rate as a tensor, and whether a graph may record the step.
+                own = [{k: group[k] for k in ("lr", "capturable") if k in group} for group in optimizer.param_groups]
                 optimizer.load_state_dict(saved)
+                for group, kept in zip(optimizer.param_groups, own, strict=True):
+                    group.update(kept)
             self.history = [Epoch(**row) for row in state["history"]]
             self.untrained_val_loss = state["untrained_val_loss"]
         except Exception as error:
@@ -226,27 +231,37 @@ def train_epoch(run: Run, split: DeviceSplit, epoch: int, advance: Callable[[int
     recipe = run.recipe
     batch = min(recipe.batch_size, len(split))
     graphs = use_graphs(run)
-    size = cuda_graphs.STEPS_PER_GRAPH * batch if graphs else CHUNK
-    loss_sum, hits, seen = 0.0, 0, 0
+    size = graph_steps(len(split), batch) * batch if graphs else CHUNK
+    # Read at the end only: every look at a number would let the GPU run out of work.
+    loss_sum = torch.zeros((), dtype=torch.float64, device=run.device)
+    hits, seen = torch.zeros((), dtype=torch.int64, device=run.device), 0
     for inputs, labels in chunks(recipe, split, run.seed, epoch, size):
         start = epoch + seen / len(split)
         chunk_loss, chunk_hits = (train_replayed if graphs else train_eagerly)(run, inputs, labels, batch, start, split)
-        loss_sum += chunk_loss.item()  # waits for the device: once a chunk, not at every step
-        hits += chunk_hits.item()
+        loss_sum += chunk_loss
+        hits += chunk_hits
         seen += len(labels)
-        if not math.isfinite(loss_sum):
-            raise TrainingError(
-                f"{recipe.name}, seed {run.seed}: the loss is {chunk_loss.item()} in epoch {epoch + 1}; "
-                f"lower the learning rate ({recipe.lr:g}); what was reached before this epoch is kept"
-            )
         advance(len(labels))
-    return Score(loss_sum / seen, hits / seen, seen)
+    loss = loss_sum.item() / seen
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f"{recipe.name}, seed {run.seed}: the loss is {loss} in epoch {epoch + 1}; "
+            f"lower the learning rate ({recipe.lr:g}); what was reached before this epoch is kept"
+        )
+    return Score(loss, hits.item() / seen, seen)
 
 
 def use_graphs(run: Run) -> bool:
-    """CUDA graphs pay for small batches; a graph has one learning rate, so it must hold for the whole epoch."""
-    steady = run.recipe.schedule in ("constant", "step") and run.recipe.optimizer in ("sgd", "adam")
-    return run.device.type == "cuda" and steady and run.recipe.batch_size <= 256
+    """CUDA graphs pay for small batches; a graph has one learning rate and one image size, so both must be steady."""
+    recipe = run.recipe
+    steady = recipe.schedule in ("constant", "step") and not recipe.low_resolution_epochs
+    known = recipe.optimizer in ("sgd", "adam")
+    return run.device.type == "cuda" and steady and known and recipe.batch_size <= 256
+
+
+def graph_steps(n: int, batch: int) -> int:
+    """How many steps one graph holds: of an epoch of `n` images a quarter at most, since a rest runs eagerly."""
+    return max(min(cuda_graphs.STEPS_PER_GRAPH, n // batch // 4), 1)
 
 
 def train_eagerly(
@@ -267,8 +282,11 @@ def train_replayed(
     run: Run, inputs: Tensor, labels: Tensor, batch: int, start: float, split: DeviceSplit
 ) -> tuple[Tensor, Tensor]:
     """A chunk as one CUDA graph, recorded at the second chunk; a shorter one, at the end of an epoch, runs eagerly."""
-    if not run.warm or len(labels) < cuda_graphs.STEPS_PER_GRAPH * batch:
+    if not run.warm:
         run.warm = True
+        with cuda_graphs.warming_up(inputs.device):
+            return train_eagerly(run, inputs, labels, batch, start, split)
+    if len(labels) < graph_steps(len(split), batch) * batch:
         return train_eagerly(run, inputs, labels, batch, start, split)
     set_rates(run.recipe, run.optimizers, start)
     if run.graph is None:
@@ -380,12 +398,13 @@ def training_flops(recipe: Recipe, model: nn.Module, shape: tuple[int, ...], n_t
 def environment(run: Run) -> dict:
     """Versions, machine and precision: what a reader needs to judge the run's time and numbers."""
     cuda = run.device.type == "cuda"
+    tf32 = cuda and torch.backends.cudnn.conv.fp32_precision == "tf32"  # torch's default on Ampere and later
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(run.device) if cuda else f"CPU ({platform.machine()})",
         "threads": torch.get_num_threads(),
-        "precision": "bf16 autocast" if run.autocast else "fp32",
+        "precision": "bf16 autocast" if run.autocast else "fp32, TF32 in convolutions" if tf32 else "fp32",
     }
 
 

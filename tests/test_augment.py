@@ -36,6 +36,15 @@ def test_geometry_is_reflect_pad_crop_and_flip(images, translate):
         np.testing.assert_array_equal(got[i].numpy(), expected)
 
 
+@pytest.mark.parametrize("translate", [0, 2])
+def test_no_mirror_mask_is_a_mask_of_none(images, translate):
+    index, nothing = torch.arange(6), torch.zeros(6, dtype=torch.bool)
+    got, expected = (
+        augment.geometry(images, index, mask, translate, torch.Generator().manual_seed(1)) for mask in (None, nothing)
+    )
+    torch.testing.assert_close(got, expected)
+
+
 def test_batches_come_out_channels_last(images):
     out = augment.geometry(images, torch.arange(4), torch.zeros(4, dtype=torch.bool), 2, torch.Generator())
     assert augment.normalize(out).is_contiguous(memory_format=torch.channels_last)

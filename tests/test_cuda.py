@@ -12,15 +12,15 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 CUDA = torch.device("cuda")
 
 
-@pytest.mark.parametrize("name", ["baseline", "first_optimization"])
+@pytest.mark.parametrize("name", ["baseline", "first_optimization", "fine_tuned"])
 def test_replayed_steps_reach_the_weights_of_eager_steps(name, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", 5)
-    recipe = dataclasses.replace(RECIPES[name], lr=1e-3)
-    images = data.synthetic(n_train=205, n_val=10, n_test=10)
+    recipe = dataclasses.replace(RECIPES[name], lr=1e-3, batch_size=10)
+    images = data.synthetic(n_train=235, n_val=10, n_test=10)  # 23 steps: four graphs and three eager ones, twice
     split = training.DeviceSplit.of(images.train, CUDA)
     graphed, eager = (training.Run.start(recipe, 0, split, 10, CUDA) for _ in range(2))
     for epoch in range(2):
-        assert training.train_epoch(graphed, split, epoch).n == 200
+        assert training.train_epoch(graphed, split, epoch).n == 230
     assert graphed.graph is not None
     monkeypatch.setattr(training, "use_graphs", lambda run: False)
     for epoch in range(2):
@@ -54,13 +54,45 @@ def test_dropout_draws_anew_in_every_step_and_replay():
 
 
 def test_the_learning_rate_changes_under_a_recorded_graph(monkeypatch):
-    """A rate of zero in the second epoch must leave the weights where the first epoch brought them."""
+    """Replays move the weights in the second epoch, at half the rate, and leave them alone in the third, at none."""
     monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", 5)
-    recipe = dataclasses.replace(RECIPES["baseline"], lr=1e-2, schedule="step", step_size=1, gamma=0.0, momentum=0.0)
+    recipe = dataclasses.replace(RECIPES["baseline"], lr=1e-2, schedule="step", step_size=1, gamma=0.5, momentum=0.0)
     images = data.synthetic(n_train=200, n_val=10, n_test=10)
     split = training.DeviceSplit.of(images.train, CUDA)
     run = training.Run.start(recipe, 0, split, 10, CUDA)
-    training.train_epoch(run, split, 0)
-    before = run.model.fc2.weight.detach().clone()
+    states = []
+    for epoch in range(2):
+        training.train_epoch(run, split, epoch)
+        states.append(run.model.fc2.weight.detach().clone())
+    assert run.graph is not None
+    assert not torch.equal(*states)
+    run.recipe = dataclasses.replace(recipe, gamma=0.0)
+    training.train_epoch(run, split, 2)
+    assert torch.equal(run.model.fc2.weight.detach(), states[1])
+
+
+def test_a_checkpoint_from_a_cpu_goes_on_in_a_graph(monkeypatch, tmp_path):
+    """The optimiser keeps what a graph needs of it."""
+    monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", 5)
+    recipe = dataclasses.replace(RECIPES["fine_tuned"], batch_size=10)
+    images, cpu = data.synthetic(n_train=200, n_val=10, n_test=10), torch.device("cpu")
+    split = training.DeviceSplit.of(images.train, cpu)
+    started = training.Run.start(recipe, 0, split, 10, cpu)
+    training.train_epoch(started, split, 0)
+    started.save(tmp_path / "checkpoint")
+    split = training.DeviceSplit.of(images.train, CUDA)
+    run = training.Run.start(recipe, 0, split, 10, CUDA)
+    run.resume(tmp_path / "checkpoint")
     training.train_epoch(run, split, 1)
-    torch.testing.assert_close(run.model.fc2.weight.detach(), before, atol=0, rtol=0)
+    assert run.graph is not None
+    assert run.optimizers[0].param_groups[0]["lr"].is_cuda
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_a_second_gpu_trains_in_graphs_of_its_own(monkeypatch):
+    monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", 5)
+    second = torch.device("cuda:1")
+    split = training.DeviceSplit.of(data.synthetic(n_train=200, n_val=10, n_test=10).train, second)
+    run = training.Run.start(RECIPES["baseline"], 0, split, 10, second)
+    assert training.train_epoch(run, split, 0).loss > 0.5
+    assert run.graph is not None

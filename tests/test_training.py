@@ -72,6 +72,21 @@ def test_a_killed_run_resumes_to_the_unbroken_result(images, home, monkeypatch):
     same(resumed, training.train(TINY, images, seed=3))
 
 
+def test_a_checkpoint_leaves_the_optimisers_device_settings_alone(images, tmp_path):
+    """As when a run goes on on another kind of device: the rate stays a tensor there, and Adam can be recorded."""
+    split = training.DeviceSplit.of(images.train, torch.device("cpu"))
+    start, resumed = (training.Run.start(TINY, 0, split, 10, torch.device("cpu")) for _ in range(2))
+    training.train_epoch(start, split, 0)
+    start.save(tmp_path / "checkpoint")
+    (group,) = resumed.optimizers[0].param_groups
+    group.update(lr=torch.tensor(TINY.lr), capturable=True)
+    resumed.resume(tmp_path / "checkpoint")
+    (group,) = resumed.optimizers[0].param_groups
+    assert isinstance(group["lr"], torch.Tensor) and group["capturable"] is True
+    assert group["initial_lr"] == TINY.lr
+    torch.testing.assert_close(resumed.model.fc1.weight, start.model.fc1.weight)
+
+
 def test_an_identical_request_is_answered_from_the_store(images):
     first = training.train(TINY, images)
     again = training.train(TINY, images, on_epoch=lambda run: pytest.fail("trained again"))

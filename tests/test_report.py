@@ -183,6 +183,17 @@ def test_captioned_figures_and_tables_are_numbered_in_order_in_the_pdf():
     assert captioned == [("image", "<fig:one>"), ("image", "<fig:two>"), ("table", "<tbl:t>")]
 
 
+def test_the_contents_name_the_page_on_which_a_chapter_begins():
+    chapter = executed(html_output(FIGURE.format("one", "A picture")), text="# Chapter\n\n## Section")
+    report.typeset([chapter, executed(text="# Another")], paper_session())
+    main = paths.build("paper") / "report.typ"
+    marks = "\n#context [#metadata(query(heading).map(it => (repr(it.body), it.location().page()))) <pages>]\n"
+    main.write_text(main.read_text() + marks)
+    (pages,) = json.loads(typst.query(main, "<pages>", field="value", ignore_system_fonts=True))
+    chapters = {title.strip("[]"): page for title, page in pages}
+    assert (chapters["Contents"], chapters["Chapter"], chapters["Section"], chapters["Another"]) == (2, 3, 3, 4)
+
+
 def test_links_to_what_is_not_there_become_text():
     built = report.typeset([executed(html_output(FIGURE.format("one", "A picture")))], paper_session())
     text = built.html.read_text()

@@ -1,5 +1,6 @@
 -- Pandoc filter between the notebooks' HTML and both documents: it aligns columns of numbers to the right, shares a page's
--- width among the columns of wide tables, and turns a link whose target is not in this document into plain text.
+-- width among the columns of wide tables, turns a link whose target is not in this document into plain text, and begins the
+-- PDF's chapters on new pages.
 local stringify, utf8_length = pandoc.utils.stringify, pandoc.text.len
 
 -- Widths in characters.
@@ -84,4 +85,11 @@ local function unlink_strangers(document)
   })
 end
 
-return { { Table = lay_out }, { Pandoc = unlink_strangers } }
+-- Figures wait for a free place; none is carried into the next chapter.
+local function begin_chapter(header)
+  if FORMAT == "typst" and header.level == 1 then
+    return { pandoc.RawBlock("typst", "#place.flush()\n#pagebreak(weak: true)"), header }
+  end
+end
+
+return { { Table = lay_out }, { Pandoc = unlink_strangers }, { Header = begin_chapter } }

@@ -51,6 +51,7 @@ STYLE = {
     "grid.color": PALE,
     "grid.linewidth": 0.7,
     "lines.linewidth": 1.3,
+    "text.hinting": "none",  # text is then as wide at every resolution, and the layout is right for the SVG too
     "svg.fonttype": "path",
     "svg.hashsalt": "labreport",
 }

@@ -228,14 +228,17 @@ class Lab:
         from IPython.display import HTML, display
         from matplotlib import pyplot as plt
 
+        from labreport.figures import style
+
         caveat = self.caveat if caveat is None else caveat
         if caveat:
             figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
-        figure.draw_without_rendering()  # lays it out
-        box = figure.get_tightbbox().padded(0.05)  # once for both files, since it takes as long as drawing
-        svg = _rendered(figure, "svg", box)
+        with style():
+            figure.draw_without_rendering()  # lays it out
+            box = figure.get_tightbbox().padded(0.05)  # once for both files, since it takes as long as drawing
+            svg, png = _rendered(figure, "svg", box), _rendered(figure, "png", box)
         write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)
-        write_atomically(paths.figures(self.profile) / f"{name}.png", _rendered(figure, "png", box))
+        write_atomically(paths.figures(self.profile) / f"{name}.png", png)
         plt.close(figure)
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
         text = html.escape(caption)
@@ -310,10 +313,7 @@ def _check_device(device: str) -> None:
 
 
 def _rendered(figure: Figure, kind: str, box: Bbox) -> bytes:
-    from labreport.figures import style
-
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}  # the same figure gives the same bytes
-    with style():
-        figure.savefig(buffer, format=kind, dpi=200, bbox_inches=box, metadata=metadata)
+    figure.savefig(buffer, format=kind, dpi=200, bbox_inches=box, metadata=metadata)
     return buffer.getvalue()

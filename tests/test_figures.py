@@ -54,12 +54,22 @@ def test_figures_fit_the_page(name):
         figure = ONE_SYSTEM[name](fake_records(seeds=2, epochs=5, n_test=500))
     else:
         figure = ALL_SYSTEMS[name](fake_suite(seeds=1, epochs=5, n_test=500))
-    box = figure.get_tightbbox()
+    with figures.style():
+        box = figure.get_tightbbox()
     assert figure.get_size_inches()[0] == figures.WIDTH
     assert box.x0 > -0.05
     assert box.x1 < figures.WIDTH + 0.05
     assert box.y0 > -0.05
     assert box.y1 < figure.get_size_inches()[1] + 0.05
+
+
+@pytest.mark.parametrize("dpi", [72, 200])
+def test_text_is_as_wide_at_every_resolution(dpi):
+    figure = figures.comparison(fake_suite(seeds=1))
+    with figures.style():
+        measured = figure.get_tightbbox().extents
+        figure.set_dpi(dpi)
+        assert figure.get_tightbbox().extents == pytest.approx(measured, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["curves", "per_class"])

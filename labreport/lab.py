@@ -263,15 +263,20 @@ class Lab:
         titled = f"{caption} ({caveat})" if caveat else caption
         write_atomically(folder / f"{name}.csv", frame.to_csv(index=index).encode())
         write_atomically(folder / f"{name}.md", f"{titled}\n\n{frame.to_markdown(index=index)}\n".encode())
-        body = frame.to_html(index=index, border=0, na_rep="–")
-        start = body.index(">") + 1
-        display(HTML(f'<table id="tbl:{name}"><caption>{html.escape(titled)}</caption>{body[start:]}'))
+        display(HTML(table_html(frame, name, titled, index=index)))
 
     def say(self, text: str) -> None:
         """Display Markdown: a finding, written from records."""
         from IPython.display import Markdown, display
 
         display(Markdown(text))
+
+
+def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = False) -> str:
+    """A table with its caption, and `tbl:<name>` to link to it."""
+    body = frame.to_html(index=index, border=0, na_rep="–")
+    start = body.index(">") + 1
+    return f'<table id="tbl:{name}"><caption>{html.escape(caption)}</caption>{body[start:]}'
 
 
 def caveat_of(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:

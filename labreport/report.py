@@ -3,7 +3,8 @@
     notebooks ──papermill──▶ build/<profile>/*.ipynb ──nbconvert──▶ one HTML source ──pandoc──▶ report.html
                                                                                   └─pandoc, typst──▶ report.pdf
 
-Nothing here knows what the notebooks compute. The title page tells which data and records the session used.
+Nothing here knows what the notebooks compute. The title page tells which data and records the session used, and the
+summary after the contents is made from these records.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import re
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -28,15 +30,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pypandoc
 import typst
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 
-from labreport import __version__, paths
-from labreport.lab import Lab
+from labreport import __version__, evaluation, paths, tables
+from labreport.claims import Claim, claims
+from labreport.lab import Lab, table_html
 from labreport.records import DataInfo, RunRecord, write_atomically
+from labreport.tables import RecordsByName
 
 PACKAGE = Path(__file__).resolve().parent
 TEMPLATES = PACKAGE / "templates"
@@ -50,7 +55,10 @@ SUBTITLE = (
 PROFILE_WORDS = {
     "smoke": "smoke: a few steps of each training, to test the machinery",
     "quick": "quick: the same recipes on shortened schedules",
-    "paper": "paper: the lab report’s own protocol",
+    "paper": (
+        "paper: the lab report’s protocol where it states one; "
+        "what it leaves open is chosen, and each recipe’s table says so"
+    ),
 }
 # Markdown, each in a box on the title page.
 PROFILE_NOTICES = {
@@ -66,6 +74,9 @@ DATA_NOTICES = {
     "unverified copy": "**Unverified copy of CIFAR-10.** The md5 of the files read is not the official one.",
     "synthetic stand-in": "**Synthetic stand-in.** No number measured on it is a result on CIFAR-10.",
 }
+NOTATION = "mean ± standard deviation over (n) seeds, with a 95 % interval"
+# Of the run that came with the code, which no record can tell.
+REFERENCE_CONDITIONS = "Trainings ran two side by side, and partly beside other work: their times are upper bounds."
 
 
 class ReportError(RuntimeError):
@@ -205,9 +216,11 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
 def typeset(notebooks: Sequence[nbformat.NotebookNode], lab: Lab) -> Report:
     """Write `report.html` and `report.pdf` from executed notebooks."""
     build, figures = paths.build(lab.profile), paths.figures(lab.profile)
-    chapters = [*map(chapter, notebooks), (TEMPLATES / "references.html").read_text(), models_appendix()]
+    systems = lab.records()
+    records = [record for runs in systems.values() for record in runs]
+    references = (TEMPLATES / "references.html").read_text()
+    chapters = [summary(lab, systems), *map(chapter, notebooks), references, models_appendix()]
     source = images_apart("\n".join(chapters), build)
-    records = [record for runs in lab.records().values() for record in runs]
     cover = title_page(lab, records)
     write_atomically(build / "cover.json", json.dumps(cover, ensure_ascii=False, indent=1).encode())
 
@@ -289,12 +302,10 @@ def title_page(lab: Lab, records: Sequence[RunRecord]) -> dict:
     if records:
         last = measured(records)
         facts["Trainings"] = f"{len(records)} runs of {len({record.name for record in records})} networks"
-        facts["Device"] = environments(records, "device")
+        facts["Conditions"] = conditions(lab, records)
         facts["Measured"] = f"{last.day} {last:%B %Y}"
-        facts["Versions"] = (
-            f"Python {environments(records, 'python')}, PyTorch {environments(records, 'torch')}, "
-            f"labreport {__version__}"
-        )
+        facts["Numbers"] = NOTATION
+        facts["Versions"] = f"Python {environments(records, 'python')}, labreport {__version__}"
     else:
         facts |= {"Trainings": "none was recorded for this profile", "Versions": f"labreport {__version__}"}
     notices = [PROFILE_NOTICES.get(lab.profile), *(DATA_NOTICES.get(info.source) for info in data)]
@@ -313,6 +324,15 @@ def data_words(data: DataInfo) -> str:
     return f"{DATA_WORDS[data.source]}; {counts}; fingerprint {data.fingerprint}"
 
 
+def conditions(lab: Lab, records: Sequence[RunRecord]) -> str:
+    """What the trainings ran on, of all records together, and what is known of the committed run besides."""
+    device, threads, precision, torch = (
+        environments(records, key) for key in ("device", "threads", "precision", "torch")
+    )
+    text = f"{device}; {threads} thread{'s' * (threads != '1')} a training; {precision}; PyTorch {torch}."
+    return f"{text} {REFERENCE_CONDITIONS}" if lab.reports_only else text
+
+
 def environments(records: Sequence[RunRecord], key: str) -> str:
     return ", ".join(sorted({str(record.environment.get(key, "unknown")) for record in records}))
 
@@ -324,6 +344,60 @@ def measured(records: Sequence[RunRecord]) -> datetime.datetime:
     """
     now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     return max((datetime.datetime.fromisoformat(record.finished) for record in records), default=now)
+
+
+# --- the summary ------------------------------------------------------------------------------------------------------
+
+
+def summary(lab: Lab, systems: RecordsByName) -> str:
+    """What was measured, on one page as HTML: Table 1, the ranking, how the report's numbers and claims fare."""
+    heading = '<h1 class="unnumbered">Summary</h1>'
+    records = [record for runs in systems.values() for record in runs]
+    if not records:
+        return f"{heading}\n<p>No training was recorded for this profile, so there is nothing to sum up.</p>"
+    frame = tables.table1(systems).drop(columns=["MiB", "MFLOPs"])
+    caption = (
+        f"Table 1 of the lab report as measured: {NOTATION}; verdict: the measured value, relative to the reported one"
+    )
+    titled = f"{caption} ({lab.caveat})" if lab.caveat else caption
+    under = "; ".join(filter(None, (lab.caveat, conditions(lab, records))))
+    return "\n".join(
+        (
+            heading,
+            table_html(frame, "summary", titled),
+            f"<p>{html.escape(ranking(systems))}</p>",
+            f"<p>{html.escape(verdicts(frame))}</p>",
+            judged(claims(systems)),
+            f"<p><strong>Conditions:</strong> {html.escape(under)}</p>",
+        )
+    )
+
+
+def ranking(systems: RecordsByName) -> str:
+    """The systems that were run, by test accuracy, as a sentence."""
+    present = [records for records in systems.values() if records]
+    accuracies = {tables.short_title(runs): evaluation.measure(runs, "test accuracy").value for runs in present}
+    ranked = sorted(accuracies, key=accuracies.get, reverse=True)
+    return f"By test accuracy: {' > '.join(f'{title} ({tables.percent(accuracies[title])})' for title in ranked)}."
+
+
+def verdicts(table1: pd.DataFrame) -> str:
+    """Which of the report's accuracies were measured higher, lower or alike, as a sentence."""
+    compared = table1[table1["Verdict"] != tables.NONE]
+    if compared.empty:
+        return "None of the report’s accuracies can be compared with these runs."
+    groups = compared.groupby("Verdict", sort=False)["Method"]
+    found = ", ".join(f"{verdict} {len(names)} ({'; '.join(names)})" for verdict, names in groups)
+    return f"Beside {len(compared)} of the report’s accuracies stands a measured one: {found}."
+
+
+def judged(found: Sequence[Claim]) -> str:
+    """The report's claims with their verdicts, as HTML."""
+    counts = Counter(claim.verdict.replace(tables.NONE, "not judged") for claim in found)
+    tally = ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
+    lines = (f"<li>{html.escape(f'{c.text} ({c.place})')}: <strong>{c.verdict}</strong></li>" for c in found)
+    link = '<a href="#which-of-the-reports-claims-hold">evidence and tests</a>'
+    return f"<p>Of the report’s {len(found)} claims ({link}): {tally}.</p>\n<ul>{''.join(lines)}</ul>"
 
 
 # --- typesetting ------------------------------------------------------------------------------------------------------

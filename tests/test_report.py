@@ -1,5 +1,6 @@
 """From notebooks to the two documents, with small notebooks in the place of the real ones."""
 
+import html
 import json
 import os
 import re
@@ -8,10 +9,11 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 import typst
-from fake_records import fake_record
+from fake_records import fake_record, fake_suite
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from labreport import paths, report
+from labreport import paths, report, tables
+from labreport.claims import claims
 from labreport.lab import Lab
 
 PARAMETERS_CELL = "profile = None\nseed = 0\ndata_dir = None\ndevice = None"
@@ -180,7 +182,12 @@ def test_captioned_figures_and_tables_are_numbered_in_order_in_the_pdf():
     main = paths.build("paper") / "report.typ"
     found = json.loads(typst.query(main, "figure", ignore_system_fonts=True))
     captioned = [(figure["kind"], figure["label"]) for figure in found if figure.get("caption")]
-    assert captioned == [("image", "<fig:one>"), ("image", "<fig:two>"), ("table", "<tbl:t>")]
+    assert captioned == [
+        ("table", "<tbl:summary>"),
+        ("image", "<fig:one>"),
+        ("image", "<fig:two>"),
+        ("table", "<tbl:t>"),
+    ]
 
 
 def test_the_contents_name_the_page_on_which_a_chapter_begins():
@@ -191,7 +198,7 @@ def test_the_contents_name_the_page_on_which_a_chapter_begins():
     main.write_text(main.read_text() + marks)
     (pages,) = json.loads(typst.query(main, "<pages>", field="value", ignore_system_fonts=True))
     chapters = {title.strip("[]"): page for title, page in pages}
-    assert (chapters["Contents"], chapters["Chapter"], chapters["Section"], chapters["Another"]) == (2, 3, 3, 4)
+    assert (chapters["Contents"], chapters["Chapter"], chapters["Section"], chapters["Another"]) == (2, 4, 4, 5)
 
 
 def test_links_to_what_is_not_there_become_text():
@@ -233,10 +240,41 @@ def test_the_title_page_names_profile_data_device_date_and_versions(source, noti
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text.split("<h1")[1]))
     assert facts["Profile"].startswith("paper")
     assert "0123456789abcdef" in facts["Data"]
-    assert facts["Device"] == "CPU (x86_64)"
+    assert facts["Conditions"].startswith("CPU (x86_64); 1 thread a training; fp32; PyTorch 2.0. Trainings ran two")
     assert facts["Measured"] == "1 January 2026"
-    assert facts["Versions"].startswith("Python 3.11, PyTorch 2.0, labreport ")
+    assert "standard deviation over (n) seeds" in facts["Numbers"]
+    assert facts["Versions"].startswith("Python 3.11, labreport ")
     assert re.findall(r'class="notice"><strong>(.*?)</strong>', text) == ([notice] if notice else [])
+
+
+def test_only_the_committed_run_has_conditions_that_no_record_tells():
+    records = [fake_record("baseline"), fake_record("resnet18")]
+    assert report.conditions(Lab.open("quick"), records) == "CPU (x86_64); 1 thread a training; fp32; PyTorch 2.0."
+
+
+def test_the_summary_says_how_numbers_and_claims_fare():
+    lab, suite = paper_session("unverified copy"), fake_suite(seeds=2)
+    text = report.summary(lab, suite)
+    assert "By test accuracy: Fast recipe (ours)" in html.unescape(text)
+    measured = tables.table1(suite)["Verdict"].value_counts()
+    assert f"agrees {measured['agrees']} (" in text
+    for claim in claims(suite):
+        assert f"<li>{html.escape(f'{claim.text} ({claim.place})')}: <strong>{claim.verdict}</strong></li>" in text
+    assert text.count("unverified copy of CIFAR-10") == 2  # beside the table, and under the claims
+    assert "times are upper bounds" in text
+
+
+def test_the_summary_of_the_stand_in_judges_nothing_about_cifar10():
+    text = report.summary(Lab.open("smoke"), fake_suite(1, source="synthetic stand-in", n_test=500))
+    assert "None of the report’s accuracies can be compared" in text
+    assert "not judged" in text
+    assert text.count("synthetic stand-in, not CIFAR-10; smoke test") == 2
+
+
+def test_without_records_the_summary_says_so():
+    text = report.typeset([executed()], Lab.open("paper")).html.read_text()
+    assert "there is nothing to sum up" in text
+    assert "none was recorded for this profile" in text
 
 
 def test_the_same_records_give_the_same_pdf():

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, PowerNorm, TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from labreport import evaluation, tables
 from labreport.evaluation import Interval, measure
@@ -148,7 +148,7 @@ def confusion(records: Sequence[RunRecord]) -> Figure:
     matrices = [evaluation.confusion(r.predictions.labels, r.predictions.predicted, len(classes)) for r in records]
     counts = np.mean(matrices, axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _figure(5.2)
+    figure = _figure(4.0)  # no higher, or the page would shrink it and its counts
     ax = figure.subplots()
     # The square root brings out the few per cent of each confusion beside a diagonal near one.
     image = ax.imshow(100 * shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
@@ -198,11 +198,12 @@ def examples(record: RunRecord) -> Figure:
         raise ValueError(f"{record.stem} keeps no example images: draw those of a network that was trained on images")
     places = seen.example_indices
     right = seen.correct[places]
-    columns = 5
-    blocks = [("Right, with confidence", np.flatnonzero(right)), ("Wrong: true → predicted", np.flatnonzero(~right))]
+    columns = 10
+    titles = ("Right: class and confidence", "Wrong: true class, predicted class and confidence")
+    blocks = zip(titles, map(np.flatnonzero, (right, ~right)), strict=True)
     blocks = [(title, chosen) for title, chosen in blocks if len(chosen)]
     heights = [math.ceil(len(chosen) / columns) for _, chosen in blocks]
-    figure = _figure(1.4 * sum(heights) + 0.25 * len(blocks))
+    figure = _figure(0.98 * sum(heights) + 0.25 * len(blocks))
     parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, height, (title, chosen) in zip(parts, heights, blocks, strict=True):
         part.suptitle(title, x=0.01, ha="left", fontsize=8.5)
@@ -215,13 +216,13 @@ def examples(record: RunRecord) -> Figure:
 
 
 def _show_example(ax: Axes, record: RunRecord, i: int) -> None:
-    """The i-th example image, with its classes and confidence."""
+    """The i-th example image under its classes and confidence, a line each: side by side they would overlap."""
     seen, classes = record.predictions, record.data.classes
     place = seen.example_indices[i]
     true, called = classes[seen.labels[place]], classes[seen.predicted[place]]
     ax.imshow(seen.example_images[i].transpose(1, 2, 0), interpolation="nearest")
-    name = true if true == called else f"{true} → {called}"
-    ax.set_title(f"{name}\n{100 * seen.confidence[place]:.1f} %", fontsize=7, pad=2)
+    names = true if true == called else f"{true}\n{called}"
+    ax.set_title(f"{names}\n{100 * seen.confidence[place]:.1f} %", fontsize=7, pad=2)
 
 
 # --- the images, and what an optimiser does -------------------------------------------------------------------------
@@ -319,12 +320,24 @@ def accuracy_vs_cost(records_by_name: RecordsByName) -> Figure:
             ax.errorbar(cost, 100 * measured.value, yerr=error, capsize=2.5, elinewidth=1.1, label=label, **settings)
     for ax, label in zip(axes, ("parameters", "FLOPs of the training"), strict=True):
         ax.set(xscale="log", xlabel=label)
-        ax.xaxis.set_minor_formatter(NullFormatter())  # within two decades, their labels would overlap
         ax.margins(x=0.1)
+        _log_ticks(ax)
         ax.grid()
     axes[0].set_ylabel("test accuracy, %")
     figure.legend(loc="outside lower center", ncols=4)
     return figure
+
+
+def _log_ticks(ax: Axes) -> None:
+    """Three labelled ticks or more on a logarithmic x axis, and no more than fit: 1, 1 and 3, or 1, 2, 5."""
+    low, high = ax.get_xlim()
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        locator = LogLocator(subs=steps)
+        if sum(low <= tick <= high for tick in locator.tick_values(low, high)) >= 3:
+            break
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
+    ax.xaxis.set_minor_formatter(NullFormatter())  # within two decades, their labels would overlap
 
 
 @styled
@@ -362,38 +375,44 @@ def accuracy_over_time(records_by_name: RecordsByName) -> Figure:
     return figure
 
 
+FEWEST_ANSWERS = 20  # in a bin of a reliability diagram: with fewer its accuracy is mostly chance
+
+
 @styled
 def reliability(records_by_name: RecordsByName) -> Figure:
-    """Accuracy at each confidence, all seeds pooled; on the diagonal a network is as right as it says."""
+    """Accuracy at each confidence, all seeds pooled; on the diagonal a network is as right as it says.
+
+    Bins of fewer than `FEWEST_ANSWERS` images are left out; the calibration error in the title counts them too.
+    """
     present = _present(records_by_name)
     columns = min(len(present), 4)
     rows = math.ceil(len(present) / columns)
-    figure = _figure(0.3 + 1.6 * rows)
+    figure = _figure(0.3 + 1.75 * rows)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for ax in axes.flat[len(present) :]:
         ax.set_visible(False)
     for ax in axes.flat[len(present) - columns : len(present)]:
         ax.tick_params(labelbottom=True)  # the lowest one of its column that is drawn
     for ax, records in zip(axes.flat, present, strict=False):
-        confidence = np.concatenate([record.predictions.confidence for record in records])
-        correct = np.concatenate([record.predictions.correct for record in records])
-        bins = evaluation.reliability_bins(confidence, correct)
-        filled = bins.count > 0
-        width = 100 * (bins.edges[1] - bins.edges[0])
-        ax.bar(100 * bins.edges[:-1][filled], 100 * bins.accuracy[filled], width, align="edge", color="#9db8d2")
-        ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle="--")
-        ax.plot(
-            100 * bins.confidence[filled], 100 * bins.accuracy[filled], "o-", color=BLUE, markersize=2.5, linewidth=1
-        )
-        ax.set_title(tables.short_title(records))
-        errors = [
-            evaluation.expected_calibration_error(r.predictions.confidence, r.predictions.correct) for r in records
-        ]
-        ax.text(4, 96, f"error {100 * np.mean(errors):.1f} %", va="top", fontsize=7)
+        _draw_reliability(ax, records)
+        error = evaluation.calibration(records).error
+        ax.set_title(f"{tables.short_title(records)}\nerror {100 * error:.1f} %", fontsize=8)
         ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=[0, 50, 100], yticks=[0, 50, 100])
-    figure.supxlabel("confidence, %", fontsize=8)
+    figure.supxlabel(f"confidence, % (bins of fewer than {FEWEST_ANSWERS} images are left out)", fontsize=8)
     figure.supylabel("accuracy, %", fontsize=8)
     return figure
+
+
+def _draw_reliability(ax: Axes, records: Sequence[RunRecord]) -> None:
+    """Bars of the bins' accuracies, dots at their mean confidences, and the diagonal."""
+    confidence = np.concatenate([record.predictions.confidence for record in records])
+    correct = np.concatenate([record.predictions.correct for record in records])
+    bins = evaluation.reliability_bins(confidence, correct)
+    shown = bins.count >= FEWEST_ANSWERS
+    width = 100 * (bins.edges[1] - bins.edges[0])
+    ax.bar(100 * bins.edges[:-1][shown], 100 * bins.accuracy[shown], width, align="edge", color="#9db8d2")
+    ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle="--")
+    ax.plot(100 * bins.confidence[shown], 100 * bins.accuracy[shown], "o-", color=BLUE, markersize=2.5, linewidth=1)
 
 
 @styled

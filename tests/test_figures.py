@@ -137,13 +137,13 @@ def test_examples_name_true_and_predicted_class_and_confidence():
     assert len(titles) == len(seen.example_images)
     for title, place in zip(titles, seen.example_indices, strict=True):
         true, called = record.data.classes[seen.labels[place]], record.data.classes[seen.predicted[place]]
-        name = true if true == called else f"{true} → {called}"
-        assert title == f"{name}\n{100 * seen.confidence[place]:.1f} %"
+        names = true if true == called else f"{true}\n{called}"
+        assert title == f"{names}\n{100 * seen.confidence[place]:.1f} %"
 
 
 def test_examples_of_a_perfect_network_and_of_one_without_images():
     perfect = figures.examples(fake_record(accuracy=1.0))
-    assert [part.get_suptitle() for part in perfect.subfigs] == ["Right, with confidence"]
+    assert [part.get_suptitle() for part in perfect.subfigs] == ["Right: class and confidence"]
     record = fake_record()
     empty = dataclasses.replace(record.predictions, example_images=np.empty((0, 3, 32, 32), np.uint8))
     with pytest.raises(ValueError, match="keeps no example images"):
@@ -178,7 +178,36 @@ def test_reliability_writes_the_calibration_error():
     suite = {"baseline": fake_records(seeds=2), "fine_tuned": fake_records("fine_tuned", seeds=1)}
     errors = tables.calibration_table(suite)["Calibration error"]
     for ax, error in zip(reliability_axes(suite), errors, strict=True):
-        assert texts(ax) == [f"error {float(error.split()[0]):.1f} %"]
+        assert ax.get_title().endswith(f"\nerror {float(error.split()[0]):.1f} %")
+
+
+def test_reliability_leaves_out_bins_with_hardly_an_image():
+    record = fake_record(n_test=2000)
+    confidence = np.full(2000, 0.9, np.float32)
+    confidence[: figures.FEWEST_ANSWERS - 1] = 0.2
+    seen = dataclasses.replace(record.predictions, confidence=confidence)
+    (ax,) = reliability_axes({"baseline": [dataclasses.replace(record, predictions=seen)]})
+    assert len(ax.patches) == 1
+    assert ax.patches[0].get_x() > 80
+
+
+@pytest.mark.parametrize(("low", "high"), [(2e13, 3e14), (1.1e14, 8e14), (5e4, 1e7), (1e3, 1e12)])
+def test_costs_have_three_labelled_ticks_or_more(low, high):
+    cheap, dear = (
+        [dataclasses.replace(record, parameters=int(cost), train_flops=int(cost)) for record in fake_records(name)]
+        for name, cost in (("baseline", low), ("resnet18", high))
+    )
+    for ax in figures.accuracy_vs_cost({"baseline": cheap, "resnet18": dear}).axes:
+        least, most = ax.get_xlim()
+        labels = [text.get_text() for text in ax.get_xticklabels() if least <= text.get_position()[0] <= most]
+        assert 3 <= len(labels) <= 12
+        assert all(labels)
+
+
+@pytest.mark.parametrize("name", ["confusion", "examples"])
+def test_pictures_of_small_text_are_not_shrunk_on_the_page(name):
+    height = ONE_SYSTEM[name](fake_records(seeds=2, n_test=500)).get_figheight()
+    assert height < 4.05  # the page gives a picture 106 mm, the caveat's line among them
 
 
 def reliability_axes(suite):

@@ -13,6 +13,7 @@ import numpy as np
 
 from labreport import evaluation, figures, tables
 from labreport.claims import claims as judged_claims
+from labreport.claims import ranking
 from labreport.lab import Lab, caveat_of
 from labreport.recipes import ABLATIONS, FOR_GPUS, RECIPES
 from labreport.records import RunRecord
@@ -294,16 +295,6 @@ def calibration_findings(systems: RecordsByName) -> str:
     return "\n".join(lines)
 
 
-def _signs(ranked: Sequence[Sequence[RunRecord]]) -> list[str]:
-    """What stands between neighbours in a ranking: ` > ` where the better one surely is, else ` ≈ `."""
-
-    def surely(better: Sequence[RunRecord], worse: Sequence[RunRecord]) -> bool:
-        same = tables.same_images(better, worse)
-        return same and evaluation.paired_test(evaluation.answers(better), evaluation.answers(worse)).low > 0
-
-    return [" > " if surely(better, worse) else " ≈ " for better, worse in pairwise(ranked)]
-
-
 def peak(records: Sequence[RunRecord]) -> str:
     """Where each run's validation accuracy was highest, and what was left of it at the end."""
     lines = []
@@ -341,18 +332,12 @@ def conclusion(lab: Lab, systems: RecordsByName) -> str:
     present = {name: records for name, records in systems.items() if records}
     if not present:
         return "No system was run, so there is nothing to conclude."
-    means = {name: evaluation.measure(records, "test accuracy") for name, records in present.items()}
-    ranked = sorted(present, key=lambda name: means[name].value, reverse=True)
-    order = "".join(
-        f"{sign}{present[name][0].title} ({tables.percent(means[name].value)})"
-        for sign, name in zip(["", *_signs([present[name] for name in ranked])], ranked, strict=True)
-    )
     judged = judged_claims(systems)
     kinds = {"holds": "hold", "does not hold": "do not", "undecided": "stay undecided"}
     found = {kind: [claim for claim in judged if claim.verdict == kind] for kind in kinds}
     counts = ", ".join(f"{len(found[kind])} {words}" for kind, words in kinds.items())
     parts = [
-        f"By test accuracy (≈ where a paired test leaves the order open): {order}.",
+        ranking(systems),
         f"Of the report's {len(judged)} claims, {counts}:",
     ]
     parts.append("\n".join(f"- {claim.sentence}" for kind in kinds for claim in found[kind]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -217,6 +218,22 @@ def claims(records_by_name: RecordsByName) -> list[Claim]:
             continue
         found.append(Claim(text, place, *judge(*lists)))
     return found
+
+
+def ranking(records_by_name: RecordsByName) -> str:
+    """The systems that were run, by test accuracy, as a sentence."""
+    present = [records for records in records_by_name.values() if records]
+    ranked = sorted(present, key=lambda records: measure(records, "test accuracy").value, reverse=True)
+    signs = ["", *(" > " if _surely_better(a, b) else " ≈ " for a, b in pairwise(ranked))]
+    order = "".join(
+        f"{sign}{short_title(records)} ({percent(measure(records, 'test accuracy').value)})"
+        for sign, records in zip(signs, ranked, strict=True)
+    )
+    return f"By test accuracy (≈ where a paired test leaves the order open): {order}."
+
+
+def _surely_better(a: Sequence[RunRecord], b: Sequence[RunRecord]) -> bool:
+    return same_images(a, b) and evaluation.paired_test(evaluation.answers(a), evaluation.answers(b)).low > 0
 
 
 def claims_table(records_by_name: RecordsByName) -> pd.DataFrame:

@@ -76,11 +76,6 @@ def test_systems_are_compared_after_as_many_epochs_as_the_shorter_one_has():
     assert "not run" in chapters.at_equal_epochs(long, [])
 
 
-def test_neighbours_in_the_ranking_are_apart_only_where_a_test_says_so():
-    near, same, far = (fake_records("fine_tuned", 2, accuracy=a) for a in (0.8, 0.8, 0.5))
-    assert chapters._signs([near, same, far]) == [" ≈ ", " > "]
-
-
 def test_a_system_that_was_not_run_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
     said = chapters.finding(Lab.open("paper"), [], "resnet18_pretrained")

@@ -107,3 +107,11 @@ def test_a_slight_improvement_is_one_of_two_points_or_less(gain, expected):
         "first_optimization": fake_records("first_optimization", n_test=20_000, accuracy=0.67 + gain),
     }
     assert verdict_of("That improvement", suite) == expected
+
+
+def test_neighbours_in_the_ranking_are_apart_only_where_a_test_says_so():
+    suite = {name: fake_records(name, 2, accuracy=a) for name, a in (("baseline", 0.5), ("deep_cnn", 0.8))}
+    suite["fine_tuned"] = fake_records("fine_tuned", 2, accuracy=0.8)
+    said = claims.ranking(suite)
+    assert said.count(" ≈ ") == 1
+    assert said.endswith(" (80.00 %) > Origin (50.00 %).")

@@ -1,6 +1,6 @@
 """Several seeds of one recipe at once, a process each with one CPU thread.
 
-At batch 10 a second thread gains next to nothing, but a second process nearly doubles the images a second:
+At batch 10 a second thread gains a quarter at most, but a second process nearly doubles the images a second:
 `python -m labreport bench --rows 'seeds-*'` measures it.
 """
 

@@ -148,7 +148,7 @@ def confusion(records: Sequence[RunRecord]) -> Figure:
     matrices = [evaluation.confusion(r.predictions.labels, r.predictions.predicted, len(classes)) for r in records]
     counts = np.mean(matrices, axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _figure(4.0)  # no higher, or the page would shrink it and its counts
+    figure = _figure(3.3)  # as high as its counts need, so that another picture fits on the page
     ax = figure.subplots()
     # The square root brings out the few per cent of each confusion beside a diagonal near one.
     image = ax.imshow(100 * shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
@@ -172,7 +172,7 @@ def per_class(records: Sequence[RunRecord], reported: System | None = None) -> F
     """Accuracy of each class, measured (mean, 95 % interval, each seed faint) and as the report states it."""
     correct, total = tables.class_counts(records)
     classes = records[0].data.classes
-    figure = _figure(0.9 + 0.21 * len(classes))
+    figure = _figure(0.8 + 0.17 * len(classes))
     ax = figure.subplots()
     for k in range(len(classes)):
         interval = evaluation.accuracy_interval(correct[:, k].tolist(), int(total[k]))
@@ -279,7 +279,7 @@ def singular_values(before: np.ndarray, after: Mapping[int, np.ndarray]) -> Figu
 def comparison(records_by_name: RecordsByName, reference: RecordsByName | None = None) -> Figure:
     """Table 1 as dots: what the report states, what was measured with its interval, and the reference run's mean."""
     rows = tables.comparison_rows(records_by_name)
-    figure = _figure(0.9 + 0.24 * len(rows))
+    figure = _figure(0.8 + 0.19 * len(rows))
     ax = figure.subplots()
     for place, row in enumerate(rows):
         if row.statement is not None:
@@ -387,7 +387,7 @@ def reliability(records_by_name: RecordsByName) -> Figure:
     present = _present(records_by_name)
     columns = min(len(present), 4)
     rows = math.ceil(len(present) / columns)
-    figure = _figure(0.3 + 1.75 * rows)
+    figure = _figure(0.3 + 1.5 * rows)
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for ax in axes.flat[len(present) :]:
         ax.set_visible(False)
@@ -426,7 +426,7 @@ def class_changes(records_by_name: RecordsByName) -> Figure:
     shares = np.stack(shares, axis=1)
     changes = np.diff(shares, axis=1, prepend=shares[:, :1])
     limit = max(float(np.abs(changes).max()), 1.0)
-    figure = _figure(3.3)
+    figure = _figure(2.8)
     ax = figure.subplots()
     image = ax.imshow(changes, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     for (row, column), change in np.ndenumerate(changes):

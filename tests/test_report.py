@@ -201,6 +201,14 @@ def test_the_contents_name_the_page_on_which_a_chapter_begins():
     assert (chapters["Contents"], chapters["Chapter"], chapters["Section"], chapters["Another"]) == (2, 4, 4, 5)
 
 
+def test_figures_are_set_before_the_next_section_begins():
+    report.typeset([executed(text="# Chapter\n\n## Section\n\n### Part")], paper_session())
+    main = (paths.build("paper") / "report.typ").read_text()
+    assert "#place.flush()\n#pagebreak(weak: true)\n= Chapter" in main
+    assert "#place.flush()\n== Section" in main
+    assert "flush()\n=== Part" not in main
+
+
 def test_links_to_what_is_not_there_become_text():
     built = report.typeset([executed(html_output(FIGURE.format("one", "A picture")))], paper_session())
     text = built.html.read_text()

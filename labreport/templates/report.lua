@@ -1,6 +1,6 @@
 -- Pandoc filter between the notebooks' HTML and both documents: it aligns columns of numbers to the right, shares a page's
--- width among the columns of wide tables, turns a link whose target is not in this document into plain text, and begins the
--- PDF's chapters on new pages.
+-- width among the columns of wide tables, turns a link whose target is not in this document into plain text, and keeps
+-- the PDF's figures in their sections and its chapters on pages of their own.
 local stringify, utf8_length = pandoc.utils.stringify, pandoc.text.len
 
 -- Widths in characters.
@@ -85,11 +85,13 @@ local function unlink_strangers(document)
   })
 end
 
--- Figures wait for a free place; none is carried into the next chapter.
-local function begin_chapter(header)
-  if FORMAT == "typst" and header.level == 1 then
-    return { pandoc.RawBlock("typst", "#place.flush()\n#pagebreak(weak: true)"), header }
-  end
+-- Figures wait for a free place at the top or bottom of a page: none is carried into the next section.
+local FLUSH, NEW_PAGE = "#place.flush()", "#pagebreak(weak: true)"
+
+local function begin_section(header)
+  if FORMAT ~= "typst" or header.level > 2 then return end
+  local before = header.level == 1 and FLUSH .. "\n" .. NEW_PAGE or FLUSH
+  return { pandoc.RawBlock("typst", before), header }
 end
 
-return { { Table = lay_out }, { Pandoc = unlink_strangers }, { Header = begin_chapter } }
+return { { Table = lay_out }, { Pandoc = unlink_strangers }, { Header = begin_section } }

@@ -37,8 +37,8 @@ import typst
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 
-from labreport import __version__, evaluation, paths, tables
-from labreport.claims import Claim, claims
+from labreport import __version__, paths, tables
+from labreport.claims import Claim, claims, ranking
 from labreport.lab import Lab, table_html
 from labreport.records import DataInfo, RunRecord, write_atomically
 from labreport.tables import RecordsByName
@@ -371,14 +371,6 @@ def summary(lab: Lab, systems: RecordsByName) -> str:
             f"<p><strong>Conditions:</strong> {html.escape(under)}</p>",
         )
     )
-
-
-def ranking(systems: RecordsByName) -> str:
-    """The systems that were run, by test accuracy, as a sentence."""
-    present = [records for records in systems.values() if records]
-    accuracies = {tables.short_title(runs): evaluation.measure(runs, "test accuracy").value for runs in present}
-    ranked = sorted(accuracies, key=accuracies.get, reverse=True)
-    return f"By test accuracy: {' > '.join(f'{title} ({tables.percent(accuracies[title])})' for title in ranked)}."
 
 
 def verdicts(table1: pd.DataFrame) -> str:

@@ -120,7 +120,7 @@ def comparison(lab: Lab, systems: RecordsByName) -> None:
     lab.show(figures.comparison(systems, reference), "comparison", caption)
     if reference and any(reference.values()):
         caption = (
-            "This run beside the reference run (the lab report's own protocol on CIFAR-10; accuracy in %, mean ± sd)"
+            "This run beside the reference run (the lab report's protocol on CIFAR-10; accuracy in %, mean ± sd)"
         )
         lab.table(tables.profiles_table(systems, reference), "reference", caption)
 

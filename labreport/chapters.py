@@ -99,6 +99,16 @@ def results(lab: Lab, records: Sequence[RunRecord]) -> None:
     lab.show(figures.examples(records[0]), f"{name}-examples", f"{caption}{records[0].seed}).")
 
 
+def listing(lab: Lab, systems: RecordsByName) -> None:
+    """Section II's per-class listing beside the networks that it may be of."""
+    seen = {name: records for name, records in systems.items() if records and tables.is_cifar10(records)}
+    if not seen:
+        lab.say("The listing is of CIFAR-10's test images, which no run here has seen.")
+        return
+    caption = "Section II's listing beside the networks that it may be of, with 95 % intervals"
+    lab.table(tables.listing_table(SYSTEMS["baseline"], seen), "listing", caption)
+
+
 def paired(lab: Lab, systems: RecordsByName, name: str) -> None:
     """Paired tests between neighbouring systems."""
     if sum(bool(records) for records in systems.values()) < 2:
@@ -119,9 +129,7 @@ def comparison(lab: Lab, systems: RecordsByName) -> None:
     caption = "Table 1 as a picture: reported accuracies, and measured ones with 95 % intervals."
     lab.show(figures.comparison(systems, reference), "comparison", caption)
     if reference and any(reference.values()):
-        caption = (
-            "This run beside the reference run (the lab report's protocol on CIFAR-10; accuracy in %, mean ± sd)"
-        )
+        caption = "This run beside the reference run (the lab report's protocol on CIFAR-10; accuracy in %, mean ± sd)"
         lab.table(tables.profiles_table(systems, reference), "reference", caption)
 
 

@@ -245,12 +245,11 @@ def per_class_table(records: Sequence[RunRecord], reported: System | None = None
 
 
 def listing_table(listing: System, candidates: RecordsByName) -> pd.DataFrame:
-    """A listing of the report beside several networks that it may be of: test loss and accuracies, with verdicts."""
-    present = {name: records for name, records in candidates.items() if records and is_cifar10(records)}
+    """A listing of the report beside networks that it may be of: test loss and classes, each with a verdict."""
     (loss,) = listing.stated("test loss")
     frame = pd.DataFrame({"": ["loss", *(line.name for line in listing.per_class)]})
     frame["The report"] = [loss.printed, *(f"{100 * line.correct / line.total:.1f} %" for line in listing.per_class)]
-    for records in present.values():
+    for records in candidates.values():
         measured = measure(records, "test loss")
         classes = per_class_table(records, listing)
         frame[f"{short_title(records)}, 95 %"] = [span(measured.interval, digits=3), *classes["95 % interval"]]

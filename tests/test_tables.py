@@ -43,7 +43,7 @@ def test_recipe_of_ones_own_and_a_single_epoch():
 def test_a_listing_beside_two_networks():
     """The verdicts are those of the per-class tables, the loss's by its own interval."""
     listing = SYSTEMS["baseline"]
-    suite = {"baseline": fake_records("baseline"), "fine_tuned": fake_records("fine_tuned"), "resnet18": []}
+    suite = {"baseline": fake_records("baseline"), "fine_tuned": fake_records("fine_tuned")}
     frame = tables.listing_table(listing, suite)
     assert list(frame[""]) == ["loss", *CIFAR10_CLASSES]
     assert only(frame, "", "cat")["The report"] == "59.2 %"

@@ -59,7 +59,8 @@ def examples(lab: Lab) -> Examples:
         kept, info = stored[0].predictions, stored[0].data
         images = torch.from_numpy(kept.example_images[:3])
         labels = torch.from_numpy(kept.labels[kept.example_indices[:3]]).long()
-        return Examples(images, labels, info.classes, f"The images are test images that the record {stored[0].stem} has kept.")
+        sentence = f"The images are test images that the record {stored[0].stem} has kept."
+        return Examples(images, labels, info.classes, sentence)
     test, classes = lab.data.test, lab.data.info.classes
     if lab.data.info.source == "synthetic stand-in":
         chosen, sentence = _clearest(test.images[:200]), "The images are drawn: a stand-in for CIFAR-10."

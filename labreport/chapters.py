@@ -63,7 +63,8 @@ def seen_pixels(lab: Lab) -> None:
 
     names = ("baseline", "first_optimization", "fine_tuned")
     seen = {RECIPES[name].title: shortcuts.seen_pixels(models.build(name), 32).numpy() for name in names}
-    lab.show(figures.seen_pixels(seen), "seen-pixels", "The pixels that reach a network's logits, found by autograd.")
+    caption = "The pixels that reach a network's logits, found by autograd."
+    lab.show(figures.seen_pixels(seen), "seen-pixels", caption, caveat="")  # random images, not the session's
 
 
 def idle_weights(lab: Lab) -> None:

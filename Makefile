@@ -3,8 +3,11 @@
 # make lab      JupyterLab in notebooks/
 # make lint     ruff, and notebooks without outputs
 # make clean    what smoke and quick runs left; not .venv, data/ or anything of the profile paper
+# make constraints   brings constraints.txt up to date after a change of requirements.txt
 #
-# Each makes .venv by itself, again when requirements.txt changes. PYTHON= names another Python, 3.11 or later.
+# Each makes .venv by itself, again when requirements.txt or constraints.txt changes. PYTHON= names another Python, 3.11
+# or later. On Linux TORCH=cpu installs torch without CUDA, a download of 0.2 GB instead of 2.8 (elsewhere there is no
+# other build); .venv keeps the build that it was made with, and naming the other one makes it anew.
 
 PYTHON ?= python3
 PROFILE ?= quick
@@ -14,8 +17,22 @@ SEED ?= 0
 
 BIN := .venv/bin
 READY := .venv/.ready
+BUILT := $(shell cat $(READY) 2>/dev/null)
+TORCH ?= $(or $(BUILT),cuda)
 
-.PHONY: report test lab lint clean
+ifeq ($(filter cpu cuda,$(TORCH)),)
+$(error TORCH is "$(TORCH)"; it can be cpu or cuda)
+endif
+# The CPU build's version ends in +cpu, which pip holds to be newer than the plain one of the default index.
+ifeq ($(TORCH) $(shell uname -s),cpu Linux)
+TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+endif
+ifneq ($(TORCH),$(or $(BUILT),$(TORCH)))
+ANEW := --clear
+.PHONY: $(READY)
+endif
+
+.PHONY: report test lab lint clean constraints
 .DEFAULT_GOAL := report
 
 report: $(READY)
@@ -41,9 +58,19 @@ clean:
 	rm -rf build figures/smoke figures/quick runs/smoke runs/quick .pytest_cache .ruff_cache
 	find labreport tests -name __pycache__ -prune -exec rm -rf {} +
 
-$(READY): requirements.txt pyproject.toml
+# For every platform and every Python from 3.11 on, with what the extras need.
+constraints:
+	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp constraints.txt "$$new/pins" && \
+	$(PYTHON) -m venv "$$new" && "$$new/bin/pip" install --quiet --disable-pip-version-check uv && \
+	"$$new/bin/uv" pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+		$$(sed -nE 's/^([A-Za-z0-9_.-]+)==.*/--no-emit-package \1/p' requirements.txt) --no-emit-package labreport \
+		requirements.txt pyproject.toml --output-file "$$new/pins" > /dev/null && \
+	pins=$$(grep '^#' constraints.txt; grep -Ev '^(cuda|nvidia|triton)[-=]' "$$new/pins") && \
+	echo "$$pins" > constraints.txt
+
+$(READY): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is not Python 3.11 or later; name one with PYTHON=" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	@touch $@
+	$(PYTHON) -m venv $(ANEW) .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) -c constraints.txt -r requirements.txt
+	@echo $(TORCH) > $@

@@ -61,8 +61,9 @@ clean:
 # For every platform and every Python from 3.11 on, with what the extras need.
 constraints:
 	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp constraints.txt "$$new/pins" && \
-	$(PYTHON) -m venv "$$new" && "$$new/bin/pip" install --quiet --disable-pip-version-check uv && \
-	"$$new/bin/uv" pip compile --quiet --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+	$(PYTHON) -m venv "$$new" && "$$new/bin/pip" install --quiet --disable-pip-version-check uv==0.13.9 && \
+	"$$new/bin/uv" pip compile --quiet --no-python-downloads --no-annotate --no-header \
+		--universal --python-version 3.11 --all-extras \
 		$$(sed -nE 's/^([A-Za-z0-9_.-]+)==.*/--no-emit-package \1/p' requirements.txt) --no-emit-package labreport \
 		requirements.txt pyproject.toml --output-file "$$new/pins" > /dev/null && \
 	pins=$$(grep '^#' constraints.txt; grep -Ev '^(cuda|nvidia|triton)[-=]' "$$new/pins") && \

@@ -10,22 +10,31 @@ from importlib import import_module
 __version__ = "1.0.0"
 
 _HOMES = {
-    "Lab": "lab",
-    "MODELS": "models",
-    "PROFILES": "recipes",
-    "RECIPES": "recipes",
-    "Recipe": "recipes",
-    "RunRecord": "records",
-    "Store": "records",
-    "build_report": "report",
-    "for_profile": "recipes",
-    "train": "training",
+    "Lab": "lab.session",
+    "MODELS": "networks.models",
+    "PROFILES": "facts.recipes",
+    "RECIPES": "facts.recipes",
+    "Recipe": "facts.recipes",
+    "RunRecord": "records.record",
+    "Store": "records.store",
+    "build_report": "document.report",
+    "for_profile": "facts.recipes",
+    "train": "training.train",
+}
+_MODULES = {
+    "chapters": "lab.chapters",
+    "claims": "evidence.claims",
+    "figures": "evidence.figures",
+    "models": "networks.models",
+    "tables": "evidence.tables",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = ["__version__", *_HOMES, *_MODULES]
 
 
 def __getattr__(name: str):
+    if name in _MODULES:
+        return import_module(f"labreport.{_MODULES[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'labreport' has no attribute {name!r}")
     return getattr(import_module(f"labreport.{_HOMES[name]}"), name)

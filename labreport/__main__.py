@@ -1,4 +1,4 @@
-"""The command line: `python -m labreport report | train | data | bench`."""
+"""The command line: `python -m labreport report | train | show | verify | data | bench`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from labreport.recipes import PROFILES, RECIPES
+from labreport import paths
+from labreport.facts.recipes import PROFILES, RECIPES
 
 if TYPE_CHECKING:
-    from labreport.records import RunRecord
+    from labreport.records.record import RunRecord
 
 # Every handler imports what it needs itself, so that --help and a mistyped word are answered at once, without torch.
 
@@ -40,7 +41,7 @@ def complain(sentence: str, status: int) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from labreport.report import build_report
+    from labreport.document.report import build_report
 
     built = build_report(arguments.profile, arguments.data, arguments.device, arguments.seed)
     if built.table.exists():
@@ -50,8 +51,8 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from labreport.lab import Lab
-    from labreport.side_by_side import jobs_for, train_side_by_side
+    from labreport.lab.session import Lab
+    from labreport.running.local import jobs_for, train_side_by_side
 
     lab = Lab.open(arguments.profile, None, arguments.data, arguments.device)
     recipe = lab.recipe(arguments.recipe)
@@ -66,7 +67,7 @@ def train(arguments: argparse.Namespace) -> int:
 
     import torch
 
-    from labreport import training
+    from labreport.training import train as training
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -87,11 +88,47 @@ def summary(record: RunRecord, folder: Path) -> str:
     )
 
 
+def show(arguments: argparse.Namespace) -> int:
+    from labreport.evidence.provenance import description
+    from labreport.records.store import Store
+
+    stores = [Store(paths.records(profile)) for profile in PROFILES]
+    found = [record for store in stores for record in store.all() if arguments.record in (record.key, record.stem)]
+    path = Path(arguments.record)
+    if path.suffix == ".json" and path.exists():
+        found = [Store(path.parent).load(path)]
+    if not found:
+        raise ValueError(f"no record {arguments.record!r}; name a key, or a JSON file of {paths.records('<profile>')}")
+    print("\n\n".join(map(description, found)))
+    return 0
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    import pandas as pd
+
+    from labreport.lab.session import Lab
+    from labreport.running.verify import DIFFERENT, verify
+
+    lab = Lab.open(arguments.profile, None, arguments.data, arguments.device)
+    scan = lab.store.scan()
+    known = {record.name for record in scan.records} | {record.key for record in scan.records}
+    if unknown := sorted(set(arguments.records) - known):
+        raise ValueError(f"no record in {lab.store.folder} is named {', '.join(unknown)}; give recipes' names or keys")
+    wanted = [r for r in scan.records if not arguments.records or {r.name, r.key} & set(arguments.records)]
+    checks = []
+    for check in verify(lab.store, wanted, lab.data, lab.device, again=arguments.again):
+        print(f"{check.record.stem}: {check.verdict}", file=sys.stderr, flush=True)
+        checks.append(check)
+    for sentence in scan.left_out:
+        print(f"left out: {sentence}", file=sys.stderr)
+    print(pd.DataFrame([check.row for check in checks]).to_string(index=False) if checks else "no record to verify")
+    return int(bool(scan.left_out) or any(check.verdict == DIFFERENT for check in checks))
+
+
 def data(arguments: argparse.Namespace) -> int:
     import pandas as pd
 
-    from labreport import paths
-    from labreport.lab import Lab
+    from labreport.lab.session import Lab
 
     lab = Lab.open(data_dir=arguments.data)
     info = lab.data.info
@@ -108,7 +145,7 @@ def data(arguments: argparse.Namespace) -> int:
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    from labreport import bench
+    from labreport.bench import bench
 
     bench.main(arguments.json, arguments.rows)
     return 0
@@ -130,7 +167,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m labreport", description="A CIFAR-10 lab report: trained, measured, typeset."
     )
-    commands = top.add_subparsers(title="commands", required=True, metavar="{report,train,data,bench}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="{report,train,show,verify,data,bench}")
 
     def command(handler, words: str, example: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -158,6 +195,13 @@ def parser() -> argparse.ArgumentParser:
         "--jobs", type=int, metavar="N", help="seeds trained at once (default: one a core for tiny batches, else one)"
     )
 
+    added = command(show, "print a record for a person", SHOW_EXAMPLES)
+    added.add_argument("record", metavar="RECORD", help="a record's key, or its JSON file")
+
+    added = command(verify, "train stored records' first epochs again, and compare", VERIFY_EXAMPLES, *everything)
+    added.add_argument("records", metavar="RECORD", nargs="*", help="recipes' names or keys (default: all)")
+    added.add_argument("--again", action="store_true", help="those of unchanged code, too")
+
     command(data, "say which data would be used, and what is in it", DATA_EXAMPLES, data_option)
 
     added = command(bench, "measure the speed of training against a plain loop", BENCH_EXAMPLES)
@@ -170,6 +214,9 @@ REPORT_EXAMPLES = """  python -m labreport report
   python -m labreport report --profile paper --data ~/cifar --device cuda"""
 TRAIN_EXAMPLES = """  python -m labreport train baseline
   python -m labreport train fine_tuned --profile paper --data ~/cifar --seeds 0 1 2 --jobs 2"""
+SHOW_EXAMPLES = """  python -m labreport show figures/paper/records/baseline-seed0-d53c466b7400.json"""
+VERIFY_EXAMPLES = """  python -m labreport verify --profile paper --data ~/cifar
+  python -m labreport verify --profile paper --data ~/cifar baseline --again"""
 DATA_EXAMPLES = """  python -m labreport data
   python -m labreport data --data ~/cifar"""
 BENCH_EXAMPLES = """  python -m labreport bench --json bench.json"""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from labreport.recipes import RECIPES
-from labreport.records import DataInfo, Epoch, Predictions, RunRecord, Score, run_key
-from labreport.reported import CIFAR10_CLASSES
+from labreport.facts.recipes import RECIPES
+from labreport.facts.reported import CIFAR10_CLASSES
+from labreport.records.record import DataInfo, Environment, Epoch, Predictions, RunRecord, Score, Stretch, run_key
+from labreport.training.evaluate import rounded
 
 # name: test accuracy, parameters, forward FLOPs, seconds
 SUITE = {
@@ -18,6 +21,7 @@ SUITE = {
     "dnn_softmax": (0.899, 2_600_000, 280_000_000, 1600.0),
     "fast94": (0.941, 1_990_000, 160_000_000, 700.0),
 }
+FAKE_MACHINE = Environment("A processor", "AVX2", 1, "fp32", "2.0", "3.11", "Linux x86_64")
 EASE = np.array([0.5, 0.9, -0.6, -1.1, -0.2, -0.7, 0.5, 0.4, 1.0, 0.6])  # ships easy, cats hard
 
 
@@ -40,11 +44,14 @@ def fake_predictions(accuracy: float, seed: int, system: int, n_test: int, num_c
     right, missed = np.flatnonzero(correct), np.flatnonzero(~correct)
     best = [right[labels[right] == k][:1] for k in range(num_classes)]
     examples = np.concatenate([*best, missed[np.argsort(-confidence[missed])][:num_classes]])
+    probabilities = np.repeat((1 - confidence - ~correct * true_probability)[:, None], num_classes, axis=1)
+    probabilities /= num_classes - 1 - ~correct[:, None]
+    probabilities[np.arange(n_test), labels] = true_probability
+    probabilities[np.arange(n_test), predicted] = confidence
+    log_probabilities = rounded(np.log(np.maximum(probabilities, 1e-6)))
     return Predictions(
         labels=labels.astype(np.uint8),
-        predicted=predicted.astype(np.uint8),
-        confidence=confidence.astype(np.float32),
-        nll=-np.log(true_probability).astype(np.float32),
+        log_probabilities=log_probabilities,
         example_indices=examples,
         example_images=fake_images(len(examples), rng),
         first_kernels=rng.normal(size=(16, 3, 2, 2)).astype(np.float32),
@@ -94,15 +101,18 @@ def fake_record(
         title=RECIPES[name].title if name in RECIPES else name,
         profile=profile,
         seed=seed,
-        key=run_key(recipe, data.fingerprint, seed),
+        key=run_key(recipe, "fake", "", data.fingerprint, seed),
         recipe=recipe,
+        network="fake",
+        weights="",
+        code={},
         data=data,
-        environment={"python": "3.11", "torch": "2.0", "device": "CPU (x86_64)", "threads": 1, "precision": "fp32"},
+        stretches=(Stretch(1, epochs, seconds, "0123456789ab", FAKE_MACHINE),),
         history=fake_history(accuracy, epochs, rng),
         untrained_val_loss=float(np.log(len(classes))),
         train_score=Score(0.4, round(min(accuracy + 0.05, 1.0) * 45_000) / 45_000, 45_000),
         val_score=Score(0.6, round(accuracy * 5_000) / 5_000, 5_000),
-        test_score=Score(float(predictions.nll.mean(dtype=float)), float(predictions.correct.mean()), n_test),
+        test_score=predictions.score(),
         seconds=seconds,
         parameters=parameters,
         size_bytes=4 * parameters,
@@ -121,3 +131,57 @@ def fake_records(name: str = "baseline", seeds: int = 3, **settings) -> list[Run
 def fake_suite(seeds: int = 3, **settings) -> dict[str, list[RunRecord]]:
     """Records of the whole suite in its order; the pretrained ResNet is missing, as where its weights cannot be had."""
     return {name: fake_records(name, seeds, **settings) if name in SUITE else [] for name in RECIPES}
+
+
+def answering(said: Predictions, *, predicted=None, confidence=None, labels=None) -> Predictions:
+    """`said` with other answers, confidences or labels; the rest of the probability is spread evenly."""
+    predicted = said.predicted if predicted is None else predicted
+    confidence = said.confidence if confidence is None else confidence
+    num_classes = said.log_probabilities.shape[1]
+    log_probabilities = np.repeat(np.log((1 - confidence) / (num_classes - 1) + 1e-6)[:, None], num_classes, axis=1)
+    log_probabilities[np.arange(len(predicted)), predicted] = np.log(confidence)
+    labels = said.labels if labels is None else labels
+    return dataclasses.replace(said, labels=labels, log_probabilities=log_probabilities)
+
+
+# A record of four images that can be read at a glance.
+PROBABILITIES = np.array([[0.9, 0.1, 0, 0], [0.1, 0.8, 0.1, 0], [0, 0.2, 0.7, 0.1], [0.5, 0, 0.25, 0.25]])
+
+
+def make_record(seed=0, **changes):
+    predictions = Predictions(
+        labels=np.array([0, 1, 2, 3], np.uint8),
+        log_probabilities=np.log(PROBABILITIES + 1e-6).astype(np.float16),
+        example_indices=np.array([0, 3]),
+        example_images=np.zeros((2, 3, 32, 32), np.uint8),
+        first_kernels=np.ones((2, 3, 2, 2), np.float32),
+    )
+    info = DataInfo("official", "0123456789abcdef", ("a", "b", "c", "d"), 8, 2, 4)
+    settings = RECIPES["baseline"].settings()
+    info = changes.pop("data", info)
+    record = RunRecord(
+        name="baseline",
+        title="Baseline",
+        profile="paper",
+        seed=seed,
+        key=run_key(settings, "net", "", info.fingerprint, seed),
+        recipe=settings,
+        network="net",
+        weights="",
+        code={"network": "net", "loop": "0"},
+        data=info,
+        stretches=(Stretch(1, 1, 1.5, "0123456789ab", FAKE_MACHINE),),
+        history=(Epoch(1, 0.1, 2.0, 0.2, 1.9, 0.3, 1.5),),
+        untrained_val_loss=2.3,
+        train_score=Score(1.0, 0.5, 8),
+        val_score=Score(1.1, 0.5, 2),
+        test_score=predictions.score(),
+        seconds=1.5,
+        parameters=10,
+        size_bytes=40,
+        forward_flops=100,
+        train_flops=2400,
+        finished="2026-01-01T00:00:00+00:00",
+        predictions=predictions,
+    )
+    return dataclasses.replace(record, **changes)

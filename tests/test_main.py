@@ -8,9 +8,14 @@ from importlib.metadata import version
 import pytest
 
 import labreport
-from labreport import Lab, recipes, records, side_by_side, training
+from labreport import Lab
 from labreport.__main__ import main
-from labreport.recipes import RECIPES
+from labreport.facts import recipes
+from labreport.facts.recipes import RECIPES
+from labreport.records.store import Store
+from labreport.running import local as side_by_side
+from labreport.training import train as training
+from labreport.training.run import TrainingError
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess:
@@ -85,7 +90,7 @@ def test_a_folder_without_cifar10_is_refused(tmp_path, capsys):
 
 def test_a_failed_training_is_one_sentence(monkeypatch, capsys):
     def fail(*_, **__):
-        raise training.TrainingError("the loss is\nnan")
+        raise TrainingError("the loss is\nnan")
 
     monkeypatch.setattr(training, "train", fail)
     assert main(["train", "baseline", "--profile", "smoke"]) == 1
@@ -112,9 +117,9 @@ def test_data_counts_every_split(capsys, monkeypatch):
 def test_train_side_by_side_leaves_a_record_a_seed(tmp_path, monkeypatch):
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
     assert main(["train", "fine_tuned", "--profile", "smoke", "--seeds", "3", "5", "--jobs", "2"]) == 0
-    stored = records.Store(tmp_path / "figures" / "smoke" / "records").all()
+    stored = Store(tmp_path / "figures" / "smoke" / "records").all()
     assert [(record.name, record.seed) for record in stored] == [("fine_tuned", 3), ("fine_tuned", 5)]
-    assert {record.environment["threads"] for record in stored} == {1}
+    assert {record.environment.threads for record in stored} == {1}
 
 
 def test_a_notebook_trains_seeds_of_a_tiny_batch_side_by_side(tmp_path, monkeypatch):
@@ -125,7 +130,7 @@ def test_a_notebook_trains_seeds_of_a_tiny_batch_side_by_side(tmp_path, monkeypa
     monkeypatch.setattr(training, "train", None)  # nothing is trained in this process
     found = Lab.open("smoke").train("fine_tuned")
     assert [record.seed for record in found] == [0, 1]
-    assert {record.environment["threads"] for record in found} == {1}
+    assert {record.environment.threads for record in found} == {1}
 
 
 def test_how_many_seeds_at_once():

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from labreport import paths
-from labreport.report import PARAMETERS, check_parameters
+from labreport.document.execute import PARAMETERS, check_parameters
 
 NAMES = (
     "01_convolution_and_cross_entropy",

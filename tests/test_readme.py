@@ -2,7 +2,9 @@
 
 import json
 
-from labreport import Lab, bench, paths, tables
+from labreport import Lab, paths
+from labreport.bench import bench
+from labreport.evidence import tables
 
 README = (paths.REPOSITORY / "README.md").read_text()
 REFERENCE = paths.REPOSITORY / "figures" / "paper"

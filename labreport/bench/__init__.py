@@ -1,0 +1,1 @@
+"""Speed, measured against the report's own loop."""

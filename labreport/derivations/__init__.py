@@ -1,0 +1,1 @@
+"""Notebook 01: the formulas, their checks against PyTorch, and their pictures."""

@@ -1,0 +1,109 @@
+"""Notebooks executed by papermill, one after the other or side by side."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbclient.exceptions import DeadKernelError
+
+from labreport import paths
+from labreport.document.errors import ReportError
+from labreport.lab.session import Lab
+
+PARAMETERS = ("profile", "seed", "data_dir", "device")
+
+
+def check_parameters(notebook: Path) -> None:
+    """Raise ReportError unless the cell tagged `parameters` sets exactly profile, seed, data_dir and device.
+
+    Papermill only logs a parameter that a notebook does not have, and the notebook would run with its default.
+    """
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{notebook}: not a readable notebook ({error})") from error
+    source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+    assignments = (statement for statement in ast.parse(source).body if isinstance(statement, ast.Assign))
+    names = {target.id for assignment in assignments for target in assignment.targets}
+    if odd := names ^ set(PARAMETERS):
+        raise ReportError(
+            f"{notebook}: the cell tagged 'parameters' must set {', '.join(PARAMETERS)} and nothing else; "
+            f"missing or unknown: {', '.join(sorted(odd))}"
+        )
+
+
+@contextmanager
+def headless() -> Iterator[None]:
+    """Tell the kernels started meanwhile that nobody looks on: no live curves, no sliders."""
+    before = os.environ.get("LABREPORT_HEADLESS")
+    os.environ["LABREPORT_HEADLESS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LABREPORT_HEADLESS"]
+        else:
+            os.environ["LABREPORT_HEADLESS"] = before
+
+
+def execute_all(notebooks: Sequence[Path], lab: Lab) -> list[nbformat.NotebookNode]:
+    """Run the notebooks one after the other; or, where nothing is left to train, one on each core."""
+    labels = [f"[{number}/{len(notebooks)}] {notebook.stem}" for number, notebook in enumerate(notebooks, start=1)]
+    labs = [dataclasses.replace(lab)] * len(notebooks)  # without the data that this session may have read
+    if not lab.complete:
+        return list(map(execute_and_tell, labels, notebooks, labs))
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(execute_and_tell, labels, notebooks, labs))
+
+
+def execute_and_tell(label: str, notebook: Path, lab: Lab) -> nbformat.NotebookNode:
+    began = time.perf_counter()
+    print(f"{label} …", flush=True)
+    executed = execute(notebook, lab)
+    print(f"{label} … {time.perf_counter() - began:.0f} s", flush=True)
+    return executed
+
+
+def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
+    """Run one notebook into `build/<profile>/`, its messages and training bars on this terminal.
+
+    What ran before an error is kept there.
+    """
+    output = paths.build(lab.profile) / notebook.name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    data_dir = str(lab.data_dir) if lab.data_dir else None
+    try:
+        with headless():
+            return papermill.execute_notebook(
+                notebook,
+                output,
+                dict(zip(PARAMETERS, (lab.profile, lab.seed, data_dir, lab.device), strict=True)),
+                kernel_name="python3",
+                language="python",
+                cwd=notebook.parent,
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                extra_arguments=["--log-level=CRITICAL"],  # of the kernel itself; tracebacks come with the notebook
+            )
+    except papermill.PapermillExecutionError as error:
+        # With the cell that papermill inserts for the parameters, its index from 0 is the notebook's own count from 1.
+        cell = f"cell {error.cell_index} ({error.source.strip().splitlines()[0]})"
+        said = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise ReportError(f"{notebook.name} stopped in {cell} with {said} (see {output})") from error
+    except DeadKernelError as error:
+        raise ReportError(
+            f"{notebook.name} stopped because its kernel died, often for want of memory (see {output}); "
+            "the same command goes on from the last checkpoint"
+        ) from error

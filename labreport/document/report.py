@@ -1,0 +1,52 @@
+"""The whole report: notebooks run in order, and what they show typeset, without TeX or a browser.
+
+    notebooks ──papermill──▶ build/<profile>/*.ipynb ──nbconvert──▶ one HTML source ──pandoc──▶ report.html
+                                                                                  └─pandoc, typst──▶ report.pdf
+
+Nothing here knows what the notebooks compute. The title page tells which data and records the session used, and the
+summary after the contents is made from these records.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from labreport import paths
+from labreport.document.errors import ReportError
+from labreport.document.execute import check_parameters, execute_all
+from labreport.document.typeset import Report, typeset
+from labreport.lab.session import Lab
+
+
+def build_report(
+    profile: str | None = None,
+    data_dir: str | Path | None = None,
+    device: str | None = None,
+    seed: int | None = None,
+    *,
+    notebooks: Sequence[Path] | None = None,
+) -> Report:
+    """Execute the notebooks for one session, as `Lab.open` understands it, then write `report.html` and `report.pdf`.
+
+    By default the notebooks are the repository's, in the order of their names.
+
+    Raises:
+        ValueError: a parameter has a value that cannot be used.
+        ReportError: a notebook has other parameters or stopped, or what it shows cannot be typeset.
+    """
+    lab = Lab.open(profile, seed, data_dir, device)
+    notebooks = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")) if notebooks is None else notebooks
+    if not notebooks:
+        raise ReportError(f"{paths.NOTEBOOKS}: no notebooks here; run this in a complete checkout of the repository")
+    for notebook in notebooks:
+        check_parameters(notebook)
+    for sentence in lab.store.scan().left_out:
+        print(f"left out: {sentence}", file=sys.stderr)
+    executed = execute_all(notebooks, lab)
+    began = time.perf_counter()
+    report = typeset(executed, lab)
+    print(f"typeset … {time.perf_counter() - began:.0f} s", flush=True)
+    return report

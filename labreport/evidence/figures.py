@@ -1,0 +1,441 @@
+"""Records as matplotlib figures, 6.3 inches wide (the text of an A4 page). Nothing here imports torch.
+
+`records` is the list of one recipe's runs, one a seed; `records_by_name` maps recipe names to such lists, of which
+empty ones are skipped. Every figure is drawn under `STYLE`, whatever the notebook's own settings are; save it under
+`style()` too, so that the same records give the same SVG, byte for byte.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap, PowerNorm, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+
+from labreport.evidence import statistics, tables
+from labreport.evidence.statistics import Interval, measure
+from labreport.facts.reported import System
+from labreport.records.record import Epoch, RunRecord
+
+WIDTH = 6.3  # inches
+INK, GREY, PALE = "#222222", "#7a7a7a", "#e9edf2"
+BLUE, ORANGE = "#1f4e79", "#d98e04"  # measured and reported; validation and training: apart in grey print as well
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222", "#7a7a7a")  # Okabe and Ito
+MARKERS = "os^DvPX*"
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.3,
+    "text.hinting": "none",  # text is then as wide at every resolution, and the layout is right for the SVG too
+    "svg.fonttype": "path",
+    "svg.hashsalt": "labreport",
+}
+RecordsByName = Mapping[str, Sequence[RunRecord]]
+
+
+def style() -> AbstractContextManager[None]:
+    """The suite's matplotlib settings, for as long as the `with` lasts."""
+    return mpl.rc_context(STYLE)
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw under the suite's style, whatever the notebook's own settings are, and lay the figure out for good."""
+
+    @functools.wraps(draw)
+    def drawn(*args: object, **kwargs: object) -> Figure:
+        with style():
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()  # ticks are made while drawing, and take the settings of that moment
+            figure.set_layout_engine("none")  # the layout stands; every further drawing would compute it again
+            return figure
+
+    return drawn
+
+
+def _figure(height: float) -> Figure:
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _present(records_by_name: RecordsByName) -> list[Sequence[RunRecord]]:
+    present = [records for records in records_by_name.values() if records]
+    if not present:
+        raise ValueError("no records to draw: train a recipe first")
+    return present
+
+
+def _error_bar(ax: Axes, value: float, place: float, interval: Interval, **settings: object) -> None:
+    """A dot at `value` in row `place`, with its interval, in percent."""
+    low, high = max(value - interval.low, 0.0), max(interval.high - value, 0.0)
+    ax.errorbar(100 * value, place, xerr=[[100 * low], [100 * high]], capsize=2.5, elinewidth=1.1, **settings)
+
+
+# --- one system -----------------------------------------------------------------------------------------------------
+
+
+@styled
+def curves(records: Sequence[RunRecord]) -> Figure:
+    """Loss and accuracy over the epochs, training and (unless trained on) validation: seeds thin, their mean thick."""
+    statistics.answers(records)  # refuses an empty list and mixed test sets
+    figure = _figure(2.5)
+    left, right = figure.subplots(1, 2)
+    draw_curves(left, right, [record.history for record in records])
+    chance = math.log(len(records[0].data.classes))
+    left.axhline(chance, color=GREY, linewidth=0.8, linestyle=":")
+    left.annotate(
+        f"untrained: ln {len(records[0].data.classes)}",
+        (1, chance),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=7,
+        color=GREY,
+    )
+    return figure
+
+
+def draw_curves(left: Axes, right: Axes, histories: Sequence[Sequence[Epoch]]) -> None:
+    """Losses on `left`, accuracies in percent on `right`; histories of unequal length are cut to the shortest."""
+    n = min(len(history) for history in histories)
+    epochs = np.arange(1, n + 1)
+    marker = "o" if n < 3 else None
+    for ax, kind, scale, label in ((left, "loss", 1, "loss, nats"), (right, "accuracy", 100, "accuracy, %")):
+        for split, name, colour, dash in (("train", "training", ORANGE, "--"), ("val", "validation", BLUE, "-")):
+            values = [[getattr(row, f"{split}_{kind}") for row in history[:n]] for history in histories]
+            if any(None in history for history in values):  # trained on the validation images, too
+                continue
+            rows = scale * np.array(values)
+            if len(rows) > 1:
+                ax.plot(epochs, rows.T, color=colour, linewidth=0.5, alpha=0.5)
+            ax.plot(epochs, rows.mean(axis=0), dash, color=colour, marker=marker, markersize=4, label=name)
+        ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, n + 0.5) if n < 10 else (0, n))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y")
+        ax.legend(loc="best")
+
+
+@styled
+def confusion(records: Sequence[RunRecord]) -> Figure:
+    """Test images by true and predicted class: counts, mean over the seeds; shade, the share of the true class."""
+    statistics.answers(records)
+    classes = records[0].data.classes
+    matrices = [statistics.confusion(r.predictions.labels, r.predictions.predicted, len(classes)) for r in records]
+    counts = np.mean(matrices, axis=0)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _figure(3.3)  # as high as its counts need, so that another picture fits on the page
+    ax = figure.subplots()
+    # The square root brings out the few per cent of each confusion beside a diagonal near one.
+    image = ax.imshow(100 * shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
+    for (row, column), count in np.ndenumerate(counts):
+        if round(count):
+            colour = "white" if shares[row, column] > 0.3 else INK
+            ax.text(column, row, f"{count:.0f}", ha="center", va="center", fontsize=7, color=colour)
+    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set(xlabel="predicted class", ylabel="true class")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=ax, shrink=0.8, ticks=[0, 5, 10, 25, 50, 75, 100])
+    bar.set_label("share of the true class, %")
+    bar.outline.set_visible(False)
+    return figure
+
+
+@styled
+def per_class(records: Sequence[RunRecord], reported: System | None = None) -> Figure:
+    """Accuracy of each class, measured (mean, 95 % interval, each seed faint) and as the report states it."""
+    correct, total = tables.class_counts(records)
+    classes = records[0].data.classes
+    figure = _figure(0.8 + 0.17 * len(classes))
+    ax = figure.subplots()
+    for k in range(len(classes)):
+        interval = statistics.accuracy_interval(correct[:, k].tolist(), int(total[k]))
+        label = "measured, 95 % interval" if k == 0 else None
+        _error_bar(ax, correct[:, k].mean() / total[k], k, interval, fmt="o", markersize=4, color=BLUE, label=label)
+        if len(records) > 1:
+            ax.plot(100 * correct[:, k] / total[k], np.full(len(records), k), "|", color=BLUE, alpha=0.6, markersize=7)
+    if reported is not None and reported.per_class and tables.is_cifar10(records):
+        shares = [100 * line.correct / line.total for line in reported.per_class]
+        ax.plot(shares, range(len(shares)), "D", color=ORANGE, fillstyle="none", markersize=5, label="reported")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set(xlabel="test accuracy, %", ylim=(len(classes) - 0.5, -0.5))
+    ax.grid()
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
+
+
+@styled
+def examples(record: RunRecord) -> Figure:
+    """The test images that the record keeps: its most confident right answers, one a class, and its worst errors."""
+    seen = record.predictions
+    if len(seen.example_images) == 0:
+        raise ValueError(f"{record.stem} keeps no example images: draw those of a network that was trained on images")
+    places = seen.example_indices
+    right = seen.correct[places]
+    columns = 10
+    titles = ("Right: class and confidence", "Wrong: true class, predicted class and confidence")
+    blocks = zip(titles, map(np.flatnonzero, (right, ~right)), strict=True)
+    blocks = [(title, chosen) for title, chosen in blocks if len(chosen)]
+    heights = [math.ceil(len(chosen) / columns) for _, chosen in blocks]
+    figure = _figure(0.98 * sum(heights) + 0.25 * len(blocks))
+    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, height, (title, chosen) in zip(parts, heights, blocks, strict=True):
+        part.suptitle(title, x=0.01, ha="left", fontsize=8.5)
+        axes = part.subplots(height, columns, squeeze=False).ravel()
+        for ax in axes:
+            ax.axis("off")
+        for ax, i in zip(axes, chosen, strict=False):
+            _show_example(ax, record, i)
+    return figure
+
+
+def _show_example(ax: Axes, record: RunRecord, i: int) -> None:
+    """The i-th example image under its classes and confidence, a line each: side by side they would overlap."""
+    seen, classes = record.predictions, record.data.classes
+    place = seen.example_indices[i]
+    true, called = classes[seen.labels[place]], classes[seen.predicted[place]]
+    ax.imshow(seen.example_images[i].transpose(1, 2, 0), interpolation="nearest")
+    names = true if true == called else f"{true}\n{called}"
+    ax.set_title(f"{names}\n{100 * seen.confidence[place]:.1f} %", fontsize=7, pad=2)
+
+
+# --- the images, and what an optimiser does -------------------------------------------------------------------------
+
+
+@styled
+def image_grid(images: np.ndarray, labels: np.ndarray, classes: Sequence[str], columns: int = 10) -> Figure:
+    """The first `columns` images of each class. images: (N, 3, H, W) uint8; labels: (N,)."""
+    side = images.shape[-1]
+    figure = _figure(WIDTH * len(classes) / columns * 0.92)
+    ax = figure.subplots()
+    sheet = np.full((len(classes) * (side + 1), columns * (side + 1), 3), 255, np.uint8)
+    for k in range(len(classes)):
+        for j, image in enumerate(images[labels == k][:columns]):
+            top, left = k * (side + 1), j * (side + 1)
+            sheet[top : top + side, left : left + side] = image.transpose(1, 2, 0)
+    ax.imshow(sheet, interpolation="nearest")
+    ax.set_yticks([k * (side + 1) + side / 2 for k in range(len(classes))], classes)
+    ax.set_xticks([])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def seen_pixels(masks: Mapping[str, np.ndarray]) -> Figure:
+    """Which pixels networks see, a panel each. masks: title → (H, W) bool."""
+    figure = _figure(2.3)
+    for ax, (title, mask) in zip(figure.subplots(1, len(masks)), masks.items(), strict=True):
+        ax.imshow(mask, cmap=ListedColormap([ORANGE, PALE]), vmin=0, vmax=1, interpolation="nearest")
+        ax.set_title(f"{title}: {mask.sum():,} of {mask.size:,}")
+        ax.set(xlabel="column", ylabel="row")
+    return figure
+
+
+@styled
+def singular_values(before: np.ndarray, after: Mapping[int, np.ndarray]) -> Figure:
+    """Singular values after so many steps of an iteration, against those before it; all arrays (K,)."""
+    figure = _figure(2.4)
+    ax = figure.subplots()
+    for i, (steps, values) in enumerate(after.items()):
+        ax.plot(before, values, color=PALETTE[i], label=f"{steps} step{'s' if steps > 1 else ''}")
+    ax.axhline(1, color=GREY, linewidth=0.8, linestyle="--")
+    ax.set(xlabel="singular value before, of a matrix of norm 1", ylabel="after", ylim=(0, 1.45))
+    ax.legend(ncols=len(after), loc="lower right")
+    ax.grid()
+    return figure
+
+
+# --- all systems ----------------------------------------------------------------------------------------------------
+
+
+@styled
+def comparison(records_by_name: RecordsByName, reference: RecordsByName | None = None) -> Figure:
+    """Table 1 as dots: what the report states, what was measured with its interval, and the reference run's mean."""
+    rows = tables.comparison_rows(records_by_name)
+    figure = _figure(0.8 + 0.19 * len(rows))
+    ax = figure.subplots()
+    for place, row in enumerate(rows):
+        if row.statement is not None:
+            ax.plot(100 * row.statement.value, place, "D", color=ORANGE, fillstyle="none", markersize=5.5)
+        if reference and reference.get(row.name):
+            ax.plot(
+                100 * measure(reference[row.name], row.quantity).value, place + 0.32, "s", color=GREY, markersize=3.5
+            )
+        if records := records_by_name.get(row.name):
+            measured = measure(records, row.quantity)
+            _error_bar(ax, measured.value, place, measured.interval, fmt="o", markersize=4.5, color=BLUE)
+        else:
+            note = {"xy": (1, place), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
+            ax.annotate("not run", **note, fontsize=7, color=GREY)
+    ax.errorbar([], [], xerr=[], fmt="o", markersize=4.5, color=BLUE, capsize=2.5, label="measured, 95 % interval")
+    if reference:
+        ax.plot([], [], "s", color=GREY, markersize=3.5, label="reference run")
+    ax.plot([], [], "D", color=ORANGE, fillstyle="none", markersize=5.5, label="reported")
+    ax.set_yticks(range(len(rows)), [row.label for row in rows])
+    ax.set(xlabel="accuracy, %", ylim=(len(rows) - 0.5, -0.5))
+    ax.grid()
+    figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+@styled
+def accuracy_vs_cost(records_by_name: RecordsByName) -> Figure:
+    """Test accuracy against the number of parameters and against the FLOPs of the whole training."""
+    present = _present(records_by_name)
+    figure = _figure(3.1)
+    axes = figure.subplots(1, 2, sharey=True)
+    for i, records in enumerate(present):
+        measured = measure(records, "test accuracy")
+        error = [[100 * (measured.value - measured.interval.low)], [100 * (measured.interval.high - measured.value)]]
+        settings = {"color": PALETTE[i % len(PALETTE)], "fmt": MARKERS[i % len(MARKERS)], "markersize": 5}
+        for ax, cost in zip(axes, (records[0].parameters, records[0].train_flops), strict=True):
+            label = tables.short_title(records) if ax is axes[0] else None
+            ax.errorbar(cost, 100 * measured.value, yerr=error, capsize=2.5, elinewidth=1.1, label=label, **settings)
+    for ax, label in zip(axes, ("parameters", "FLOPs of the training"), strict=True):
+        ax.set(xscale="log", xlabel=label)
+        ax.margins(x=0.1)
+        _log_ticks(ax)
+        ax.grid()
+    axes[0].set_ylabel("test accuracy, %")
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def _log_ticks(ax: Axes) -> None:
+    """Three labelled ticks or more on a logarithmic x axis, and no more than fit: 1, 1 and 3, or 1, 2, 5."""
+    low, high = ax.get_xlim()
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        locator = LogLocator(subs=steps)
+        if sum(low <= tick <= high for tick in locator.tick_values(low, high)) >= 3:
+            break
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(math.inf, math.inf)))
+    ax.xaxis.set_minor_formatter(NullFormatter())  # within two decades, their labels would overlap
+
+
+@styled
+def ablation(records_by_name: RecordsByName) -> Figure:
+    """What each change does to the test accuracy of the recipe that comes first: points, with their intervals."""
+    whole, *variants = _present(records_by_name)
+    figure = _figure(0.6 + 0.26 * len(variants))
+    ax = figure.subplots()
+    for place, records in enumerate(variants):
+        result = statistics.paired_test(statistics.answers(records), statistics.answers(whole))
+        interval = Interval(result.low, result.high, result.method)
+        _error_bar(ax, result.difference, place, interval, fmt="o", markersize=4.5, color=BLUE)
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    ax.set_yticks(range(len(variants)), [records[0].title for records in variants])
+    ax.set(xlabel="change of test accuracy, points", ylim=(len(variants) - 0.5, -0.5))
+    ax.grid()
+    return figure
+
+
+@styled
+def accuracy_over_time(records_by_name: RecordsByName) -> Figure:
+    """Validation accuracy against the seconds of training so far: each system's first run."""
+    figure = _figure(2.8)
+    ax = figure.subplots()
+    for i, records in enumerate(_present(records_by_name)):
+        history = records[0].history
+        seconds = np.cumsum([row.seconds for row in history])
+        values = [100 * row.val_accuracy for row in history]
+        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        markers = {"marker": marker, "markersize": 3.5, "markevery": max(len(history) // 12, 1)}
+        ax.plot(seconds, values, color=colour, label=tables.short_title(records), **markers)
+    ax.set(xscale="log", xlabel="seconds of training", ylabel="validation accuracy, %")
+    ax.grid()
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+FEWEST_ANSWERS = 20  # in a bin of a reliability diagram: with fewer its accuracy is mostly chance
+
+
+@styled
+def reliability(records_by_name: RecordsByName) -> Figure:
+    """Accuracy at each confidence, all seeds pooled; on the diagonal a network is as right as it says.
+
+    Bins of fewer than `FEWEST_ANSWERS` images are left out; the calibration error in the title counts them too.
+    """
+    present = _present(records_by_name)
+    columns = min(len(present), 4)
+    rows = math.ceil(len(present) / columns)
+    figure = _figure(0.3 + 1.5 * rows)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for ax in axes.flat[len(present) :]:
+        ax.set_visible(False)
+    for ax in axes.flat[len(present) - columns : len(present)]:
+        ax.tick_params(labelbottom=True)  # the lowest one of its column that is drawn
+    for ax, records in zip(axes.flat, present, strict=False):
+        _draw_reliability(ax, records)
+        error = statistics.calibration(records).error
+        ax.set_title(f"{tables.short_title(records)}\nerror {100 * error:.1f} %", fontsize=8)
+        ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=[0, 50, 100], yticks=[0, 50, 100])
+    figure.supxlabel(f"confidence, % (bins of fewer than {FEWEST_ANSWERS} images are left out)", fontsize=8)
+    figure.supylabel("accuracy, %", fontsize=8)
+    return figure
+
+
+def _draw_reliability(ax: Axes, records: Sequence[RunRecord]) -> None:
+    """Bars of the bins' accuracies, dots at their mean confidences, and the diagonal."""
+    confidence = np.concatenate([record.predictions.confidence for record in records])
+    correct = np.concatenate([record.predictions.correct for record in records])
+    bins = statistics.reliability_bins(confidence, correct)
+    shown = bins.count >= FEWEST_ANSWERS
+    width = 100 * (bins.edges[1] - bins.edges[0])
+    ax.bar(100 * bins.edges[:-1][shown], 100 * bins.accuracy[shown], width, align="edge", color="#9db8d2")
+    ax.plot([0, 100], [0, 100], color=GREY, linewidth=0.8, linestyle="--")
+    ax.plot(100 * bins.confidence[shown], 100 * bins.accuracy[shown], "o-", color=BLUE, markersize=2.5, linewidth=1)
+
+
+@styled
+def class_changes(records_by_name: RecordsByName) -> Figure:
+    """Accuracy of every class and system in percent; shade, the change in points from the system to its left."""
+    present = _present(records_by_name)
+    shares = []
+    for records in present:
+        correct, total = tables.class_counts(records)
+        shares.append(100 * correct.mean(axis=0) / total)
+    shares = np.stack(shares, axis=1)
+    changes = np.diff(shares, axis=1, prepend=shares[:, :1])
+    limit = max(float(np.abs(changes).max()), 1.0)
+    figure = _figure(2.8)
+    ax = figure.subplots()
+    image = ax.imshow(changes, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
+    for (row, column), change in np.ndenumerate(changes):
+        text = f"{shares[row, column]:.1f}" + (f" ({tables.signed(change, 1)})" if column else "")
+        colour = "white" if abs(change) > 0.65 * limit else INK
+        ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
+    ax.set_xticks(range(len(present)), [tables.short_title(records).replace(" ", "\n", 1) for records in present])
+    ax.set_yticks(range(len(shares)), present[0][0].data.classes)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=ax, shrink=0.8)
+    bar.set_label("change, points")
+    bar.outline.set_visible(False)
+    return figure

@@ -1,0 +1,69 @@
+"""Writing files so that a reader finds the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+import uuid
+from pathlib import Path
+
+_PARTIAL = re.compile(r"\.(?P<host>[^ ]+)\.(?P<pid>\d+)\.[0-9a-f]{12}\.partial$")
+
+
+class StorageError(RuntimeError):
+    """Something cannot be written; the message names the file, the reason and the way out."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside `path`, then rename. The temporary name is this process's alone, on whatever machine it runs.
+
+    Raises:
+        StorageError: the disk is full, or the place cannot be written; what was at `path` before is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # else a machine that stops may keep the new name and not the content
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror or error}); make room there, or name a folder that can be "
+            "written with LABREPORT_HOME; what was there before is unchanged"
+        ) from error
+
+
+def clear_leftovers(folder: Path, minutes: float = 1.0) -> None:
+    """Remove what writers that were killed have left in `folder`: of dead processes, and after a day of other machines.
+
+    A minute's grace, since a process number of another container on this machine may not be known here.
+    """
+    for partial in folder.glob(".*.partial"):
+        try:
+            age = time.time() - partial.stat().st_mtime
+            mine = (found := _PARTIAL.search(partial.name)) and found["host"].endswith(_host())
+            if age > (60 * minutes if mine and not _alive(int(found["pid"])) else 86_400):
+                partial.unlink()
+        except OSError:  # gone already, or not ours to remove
+            continue
+
+
+def _host() -> str:
+    return re.sub(r"[^\w-]", "-", platform.node()) or "unnamed"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""CIFAR-10 found, verified and split; the stand-in; augmentation."""

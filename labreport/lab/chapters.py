@@ -1,0 +1,356 @@
+"""What several notebooks show in the same way: a training, a system's results, a set of systems compared.
+
+Each function takes the notebook's session and shows tables and figures through it. A system that could not be run is
+said to be missing; nothing else happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from labreport.evidence import figures, statistics, tables
+from labreport.evidence.claims import claims as judged_claims
+from labreport.evidence.claims import ranking
+from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES
+from labreport.facts.reported import SYSTEMS
+from labreport.lab.session import Lab, caveat_of
+from labreport.records.record import RunRecord
+
+RecordsByName = Mapping[str, Sequence[RunRecord]]
+
+
+def images(lab: Lab) -> None:
+    """How many images each split has, and ten of each class, where the images themselves are at hand."""
+    if lab.reports_only:
+        lab.say("This report was made from stored records; the images themselves were not needed.")
+        return
+    data = lab.data
+    lab.table(tables.data_table(data.info), "data", "The images of this run")
+    train = data.train
+    lab.show(
+        figures.image_grid(train.images.numpy(), train.labels.numpy(), data.info.classes),
+        "images",
+        "Training images, ten of each class.",
+    )
+
+
+def train(lab: Lab, name: str) -> list[RunRecord]:
+    """Show the recipe, train it (or take its stored records), and show how the training went. Returns the records."""
+    recipe = lab.recipe(name)
+    lab.table(
+        tables.recipe_table(recipe), f"{name}-recipe", f"{recipe.title}: the recipe, and where each setting is from"
+    )
+    records = lab.train(name)
+    if records:
+        images = "all training images; none were held out" if recipe.train_on_val else "training and validation images"
+        smoothed = ", and the loss on smoothed targets" if recipe.label_smoothing else ""
+        caption = (
+            f"{recipe.title}: loss and accuracy on {images}, {tables.runs(records)}. Training values are running means "
+            f"over the epoch, with augmentation and dropout where the recipe has them{smoothed}."
+        )
+        lab.show(figures.curves(records), f"{name}-curves", caption)
+        caption = f"{recipe.title}: the training with seed {records[0].seed}, epoch by epoch"
+        lab.table(tables.history_table(records[0], rows=12), f"{name}-history", caption)
+    return records
+
+
+def seen_pixels(lab: Lab) -> None:
+    """Which part of an image each of the report's own networks can see at all, by autograd."""
+    from labreport.networks import models, shortcuts
+
+    names = ("baseline", "first_optimization", "fine_tuned")
+    seen = {RECIPES[name].title: shortcuts.seen_pixels(models.build(name), 32).numpy() for name in names}
+    caption = "The pixels that reach a network's logits, found by autograd."
+    lab.show(figures.seen_pixels(seen), "seen-pixels", caption, caveat="")  # random images, not the session's
+
+
+def idle_weights(lab: Lab) -> None:
+    """How much of ResNet-18 has nothing to do on small images, by autograd."""
+    from labreport.networks import models, shortcuts
+
+    model = models.build("resnet18")
+    total, idle = sum(p.numel() for p in model.parameters()), shortcuts.idle_weights(model, 32)
+    lab.say(
+        f"Of its {total:,} parameters {idle:,} ({tables.percent(idle / total)}) lie in kernel taps that meet nothing "
+        "but padding when an image has 32×32 pixels: they have no gradient and keep their first values. The training "
+        "here leaves them out of its computations, which changes nothing but its time."
+    )
+
+
+def results(lab: Lab, records: Sequence[RunRecord]) -> None:
+    """All that is measured of one system, beside what the lab report states of it."""
+    if not records:
+        lab.say("This system was not run here, so there is nothing to show.")
+        return
+    name, title = records[0].name, records[0].title
+    reported = SYSTEMS.get(name)
+    runs = tables.runs(records)
+    lab.table(tables.summary_table(records, reported), f"{name}-summary", f"{title}: reported and measured, {runs}")
+    classes = tables.per_class_table(records, reported)
+    lab.table(classes, f"{name}-classes", f"{title}: test accuracy of each class, {runs}")
+    if reported and reported.per_class and tables.is_cifar10(records):
+        caption = f"{title}: test accuracy of each class, reported and measured with 95 % intervals."
+        lab.show(figures.per_class(records, reported), f"{name}-classes-plot", caption)
+    caption = f"{title}: confusion matrix on the test set, {runs}; a row is a true class."
+    lab.show(figures.confusion(records), f"{name}-confusion", caption)
+    caption = f"{title}: the surest right answer of each class, and the surest wrong answers, with confidence (seed "
+    lab.show(figures.examples(records[0]), f"{name}-examples", f"{caption}{records[0].seed}).")
+
+
+def listing(lab: Lab, systems: RecordsByName) -> None:
+    """Section II's per-class listing beside the networks that it may be of."""
+    seen = {name: records for name, records in systems.items() if records and tables.is_cifar10(records)}
+    if not seen:
+        lab.say("The listing is of CIFAR-10's test images, which no run here has seen.")
+        return
+    caption = "Section II's listing beside the networks that it may be of, with 95 % intervals"
+    lab.table(tables.listing_table(SYSTEMS["baseline"], seen), "listing", caption)
+
+
+def paired(lab: Lab, systems: RecordsByName, name: str) -> None:
+    """Paired tests between neighbouring systems."""
+    if sum(bool(records) for records in systems.values()) < 2:
+        lab.say("Fewer than two of these systems were run, so there is nothing to compare.")
+        return
+    caption = (
+        "Each system against the one before it, on the same test images: difference in accuracy; Holm's p is adjusted "
+        "for the comparisons of this table"
+    )
+    lab.table(tables.paired_tests(systems), f"{name}-paired", caption)
+
+
+def comparison(lab: Lab, systems: RecordsByName) -> None:
+    """Why something was not run, Table 1 as a picture, and this profile's numbers beside the reference run's."""
+    for name, reason in lab.missing.items():
+        lab.say(f"Not run: {lab.recipe(name).title}; {reason}.")
+    reference = lab.reference() if lab.profile != "paper" else None
+    caption = "Table 1 as a picture: reported accuracies, and measured ones with 95 % intervals."
+    lab.show(figures.comparison(systems, reference), "comparison", caption)
+    if reference and any(reference.values()):
+        caption = "This run beside the reference run (the lab report's protocol on CIFAR-10; accuracy in %, mean ± sd)"
+        lab.table(tables.profiles_table(systems, reference), "reference", caption)
+
+
+def class_changes(lab: Lab, systems: RecordsByName) -> None:
+    """The classes' accuracies from system to system, in words and as a picture."""
+    if any(systems.values()):
+        if findings := class_findings(systems):
+            lab.say(f"The classes that gain most and least, with intervals over all ten at once:\n\n{findings}")
+        caption = "Test accuracy of each class in %, and its change in points from the system to the left."
+        lab.show(figures.class_changes(systems), "class-changes", caption)
+
+
+def calibration(lab: Lab, systems: RecordsByName) -> None:
+    """Confidence against accuracy, as a table and as reliability diagrams."""
+    if any(systems.values()):
+        lab.table(tables.calibration_table(systems), "calibration", "Confidence and accuracy on the test set")
+        lab.show(figures.reliability(systems), "reliability", "Accuracy of the answers given with each confidence.")
+
+
+def orthogonalization(lab: Lab) -> None:
+    """What Muon's iteration does to singular values, drawn by the code that trains."""
+    import torch
+
+    from labreport.training.optimizers import orthogonalize
+
+    values = torch.linspace(0.0, 1.0, 201)
+    # A diagonal matrix's singular values are its entries; scaled back, since the iteration divides by the norm first.
+    norm = values.norm()
+    curves = {steps: orthogonalize(torch.diag(values / norm), steps).diagonal().float() for steps in (1, 2, 3, 5)}
+    lab.show(
+        figures.singular_values((values / norm).numpy(), {steps: curve.numpy() for steps, curve in curves.items()}),
+        "orthogonalization",
+        "Evenly spaced singular values before and after the Newton–Schulz steps of Muon, in bfloat16 (three are used).",
+        caveat="",
+    )
+
+
+def on_a_gpu(lab: Lab, name: str) -> None:
+    """A recipe that is too much for a CPU: trained by `paper` on a GPU, shown where its records are, else not run."""
+    recipe, records = FOR_GPUS[name], lab.records(FOR_GPUS)[name]
+    if lab.profile == "paper" and not lab.reports_only and lab.has_gpu:
+        records = train(lab, name)
+    if records:
+        results(lab, records)
+    else:
+        lab.say(f"{recipe.title} was not run: it needs a GPU and the profile `paper`.")
+
+
+def ablation(lab: Lab) -> None:
+    """What each ingredient of the fast recipe buys: trained by the profile `paper`, else from the reference run."""
+    own = lab.profile == "paper"
+    runs = {name: lab.train(name) for name in ABLATIONS} if own else lab.reference(ABLATIONS)
+    present = [records for records in runs.values() if records]
+    if not runs["fast94_short"] or len(present) < 2:
+        lab.say("The ablation was not run.")
+        return
+    where, caveat = ("", None) if own else (" in the reference run", caveat_of(runs))
+    n = min(len(records) for records in present)
+    caption = f"The fast recipe cut to three epochs{where}, with one thing changed at a time, n = {n} or more"
+    lab.table(tables.ablation_table(runs), "ablation", caption, caveat)
+    lab.show(figures.ablation(runs), "ablation-plot", f"{caption}: change of test accuracy, 95 % intervals.", caveat)
+    gains = [100 * (r.val_score.accuracy - r.history[-1].val_accuracy) for records in present for r in records]
+    interval = statistics.mean_interval(gains)
+    lab.say(
+        f"The test-time average adds {tables.signed(np.mean(gains))} points of validation accuracy "
+        f"(95 % interval {tables.signed(interval.low)} to {tables.signed(interval.high)}, over all {len(gains)} runs)."
+    )
+
+
+def race(lab: Lab) -> None:
+    """Validation accuracy over the seconds of training, and two systems after the same time, in the reference run."""
+    own = lab.profile == "paper"
+    runs = (lab.records if own else lab.reference)(RECIPES | {"fast94_short": ABLATIONS["fast94_short"]})
+    # A head on ready-made features starts after another training; a recipe trained on all images has no such curve.
+    shown = {
+        name: records
+        for name, records in runs.items()
+        if records and name != "dnn_softmax" and records[0].history[-1].val_accuracy is not None
+    }
+    if not shown:
+        return
+    threads = ", ".join(f"{tables.short_title(r)} {r[0].environment.threads}" for r in shown.values())
+    where, caveat = ("", None) if own else (" in the reference run", caveat_of(shown))
+    caption = f"Validation accuracy against training time{where}, first seed each. CPU threads: {threads}."
+    lab.show(figures.accuracy_over_time(shown), "accuracy-over-time", caption, caveat)
+    if shown.get("resnet18") and shown.get("fast94_short"):
+        lab.say(equal_time(shown["resnet18"], shown["fast94_short"]))
+
+
+def equal_time(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> str:
+    """The validation accuracies of two systems after the training time of the shorter one, means over seeds."""
+    seconds = min(tables.training_seconds(first), tables.training_seconds(second))
+
+    def reached(records: Sequence[RunRecord]) -> str:
+        accuracies = []
+        for record in records:
+            ends = np.cumsum([row.seconds for row in record.history])
+            done = max(int((ends <= seconds * 1.02).sum()), 1)  # seeds differ by a percent or so
+            accuracies.append(record.history[done - 1].val_accuracy)
+        return f"{records[0].title} {tables.percent(np.mean(accuracies))} (n = {len(accuracies)})"
+
+    return (
+        f"After {tables.duration(seconds)} of training each, as long as the shorter of the two took, the validation "
+        f"accuracies are: {reached(first)}, {reached(second)}."
+    )
+
+
+def claims(systems: RecordsByName, *beginnings: str) -> str:
+    """The claims that begin with any of these words, as a Markdown list with what decides them."""
+    chosen = [claim for claim in judged_claims(systems) if claim.text.startswith(beginnings)]
+    return "\n".join(f"- {claim.sentence}" for claim in chosen)
+
+
+def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> str:
+    """One system's result in a few sentences, beside the report's; `name` is the recipe's, where it may be missing."""
+    if not records:
+        return f"{lab.recipe(name).title if name else 'This system'} was not run here."
+    measured = statistics.measure(records, "test accuracy")
+    title, conditions = records[0].title, f" Conditions: {lab.caveat}." if lab.caveat else ""
+    text = (
+        f"**{title}** reaches {tables.accuracy_text(measured)} on the test set ({tables.runs(records)}), "
+        f"with {records[0].parameters:,} parameters, after {tables.duration(tables.training_seconds(records))} of "
+        f"training a run on {records[0].environment.device}."
+    )
+    reported = SYSTEMS.get(records[0].name)
+    statements = reported.stated("test accuracy") if reported and tables.is_cifar10(records) else ()
+    for statement in tables.distinct(statements):
+        relation = {"agrees": "agrees with", "higher": "is higher than", "lower": "is lower than"}[
+            statistics.verdict(statement.value, measured.interval.low, measured.interval.high, statement.tolerance)
+        ]
+        text += f" That {relation} the report's {statement.printed} ({statement.place})."
+    return text + conditions
+
+
+def class_findings(systems: RecordsByName) -> str:
+    """From each system to the next: the class that gains most and the one that gains least or loses, as a list.
+
+    The intervals are simultaneous over the classes (Bonferroni), since the two classes are chosen by their gains.
+    """
+    lines = []
+    for before, after in pairwise(records for records in systems.values() if records):
+        if not tables.same_images(before, after):
+            continue
+        classes, labels = before[0].data.classes, before[0].predictions.labels
+        right_before, right_after = statistics.answers(before), statistics.answers(after)
+        level = 1 - 0.05 / len(classes)
+        tests = [
+            statistics.paired_test(right_after[:, labels == k], right_before[:, labels == k], level)
+            for k in range(len(classes))
+        ]
+        best, worst = (pick(range(len(classes)), key=lambda k: tests[k].difference) for pick in (max, min))
+        most, least = (
+            f"{classes[k]} {tables.signed(100 * tests[k].difference, 1)} points ({tables.point_range(tests[k])})"
+            for k in (best, worst)
+        )
+        lines.append(f"- {tables.short_title(before)} → {tables.short_title(after)}: most {most}, least {least}.")
+    return "\n".join(lines)
+
+
+def calibration_findings(systems: RecordsByName) -> str:
+    """How sure each system is and how often it is right, as a list."""
+    lines = []
+    for records in (records for records in systems.values() if records):
+        says, right, error = statistics.calibration(records)
+        side = "too sure" if says > right else "not sure enough"
+        lines.append(
+            f"- {tables.short_title(records)}: on average {tables.percent(says)} sure, and right in "
+            f"{tables.percent(right)}: {100 * abs(says - right):.1f} points {side}; "
+            f"calibration error {tables.percent(error)}."
+        )
+    return "\n".join(lines)
+
+
+def peak(records: Sequence[RunRecord]) -> str:
+    """Where each run's validation accuracy was highest, and what was left of it at the end."""
+    lines = []
+    for record in records:
+        best = max(record.history, key=lambda row: row.val_accuracy)
+        last = record.history[-1]
+        lines.append(
+            f"- seed {record.seed}: highest in epoch {best.epoch} ({tables.percent(best.val_accuracy)}), "
+            f"{tables.percent(last.val_accuracy)} after epoch {last.epoch}; from the one to the other the validation "
+            f"loss goes from {best.val_loss:.3f} to {last.val_loss:.3f}, the training accuracy from "
+            f"{tables.percent(best.train_accuracy)} to {tables.percent(last.train_accuracy)}."
+        )
+    return "\n".join(lines)
+
+
+def at_equal_epochs(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> str:
+    """Two systems' validation accuracies after as many epochs as the shorter training has, and at their best."""
+    if not before or not after:
+        return "One of the two was not run here."
+    epochs = min(len(record.history) for record in (*before, *after))
+
+    def text(records: Sequence[RunRecord]) -> str:
+        then = np.mean([record.history[epochs - 1].val_accuracy for record in records])
+        best = np.mean([max(row.val_accuracy for row in record.history) for record in records])
+        return (
+            f"{tables.short_title(records)} {tables.percent(then)}, at its best epoch {tables.percent(best)} "
+            f"({len(records[0].history)} epochs in all, n = {len(records)})"
+        )
+
+    return f"After {epochs} epochs the validation accuracies are: {text(before)}; {text(after)}."
+
+
+def conclusion(lab: Lab, systems: RecordsByName) -> str:
+    """The whole report in sentences: the ranking, which claims hold, how calibrated all are."""
+    present = {name: records for name, records in systems.items() if records}
+    if not present:
+        return "No system was run, so there is nothing to conclude."
+    judged = judged_claims(systems)
+    kinds = {"holds": "hold", "does not hold": "do not", "undecided": "stay undecided"}
+    found = {kind: [claim for claim in judged if claim.verdict == kind] for kind in kinds}
+    counts = ", ".join(f"{len(found[kind])} {words}" for kind, words in kinds.items())
+    parts = [
+        ranking(systems),
+        f"Of the report's {len(judged)} claims, {counts}:",
+    ]
+    parts.append("\n".join(f"- {claim.sentence}" for kind in kinds for claim in found[kind]))
+    parts += ["How far confidence is from accuracy:", calibration_findings(systems)]
+    if lab.caveat:
+        parts.append(f"All of it under these conditions: {lab.caveat}.")
+    return "\n\n".join(parts)

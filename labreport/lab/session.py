@@ -1,0 +1,324 @@
+"""One notebook's session: its parameters checked, its data and records, and how it shows what it found.
+
+lab = Lab.open(profile, seed, data_dir, device)
+records = lab.train("baseline")
+lab.show(figures.curves(records), "baseline-curves", "Loss and accuracy of the baseline.")
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labreport import paths
+from labreport.facts.recipes import ABLATIONS, FOR_GPUS, PROFILES, RECIPES, SEEDS, Recipe, for_profile
+from labreport.files import write_atomically
+from labreport.records.record import CAVEATS, RunRecord
+from labreport.records.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+    from labreport.images.cifar10 import Data
+
+PROFILE_CAVEATS = {
+    "smoke": "smoke test: one epoch on a few hundred images",
+    "quick": "shortened schedules",
+    "paper": "",
+}
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A session with one profile, seed, dataset and device. Make one with `Lab.open`."""
+
+    profile: str
+    seed: int
+    data_dir: Path | None
+    device: str | None
+    missing: dict[str, str] = field(default_factory=dict, compare=False)  # recipes that were not run, and why
+
+    @classmethod
+    def open(
+        cls,
+        profile: str | None = None,
+        seed: int | None = None,
+        data_dir: str | Path | None = None,
+        device: str | None = None,
+    ) -> Lab:
+        """A session. None means `$LABREPORT_PROFILE` or quick; 0; `$LABREPORT_DATA` or `data/`; a GPU if there is one.
+
+        Raises:
+            ValueError: a parameter has a value that cannot be used; the message names it and what can be.
+        """
+        profile = profile or os.environ.get("LABREPORT_PROFILE") or "quick"
+        if profile not in PROFILES:
+            raise ValueError(f"profile {profile!r} does not exist; choose one of {', '.join(PROFILES)}")
+        seed = 0 if seed is None else seed
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"seed {seed!r} must be a whole number from 0 up")
+        data_dir = data_dir or os.environ.get("LABREPORT_DATA") or None
+        folder = Path(data_dir).expanduser().resolve() if data_dir else None
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"data folder {folder} does not exist; name the folder that holds cifar-10-batches-py")
+        if device is not None:
+            _check_device(device)
+        return cls(profile, seed, folder, device)
+
+    # --- data and records ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def data(self) -> Data:
+        """The images: CIFAR-10 where it can be had, else the synthetic stand-in; for `smoke` a small stand-in."""
+        from labreport.images import cifar10 as data
+
+        if self.profile == "smoke" and self.data_dir is None:
+            return data.synthetic(n_train=400, n_val=100, n_test=200)
+        return data.load(self.data_dir)
+
+    @property
+    def store(self) -> Store:
+        """This profile's records."""
+        return Store(paths.records(self.profile))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds that this profile asks of every recipe."""
+        return tuple(range(self.seed, self.seed + SEEDS[self.profile]))
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether this session trains on a GPU."""
+        from labreport.training.device import best_device  # imports torch
+
+        return (self.device or best_device().type).startswith("cuda")
+
+    def recipe(self, recipe: str | Recipe) -> Recipe:
+        """A recipe as this profile runs it, by its name or from your own `Recipe`.
+
+        Raises:
+            ValueError: there is no recipe of that name.
+        """
+        if isinstance(recipe, str):
+            known = RECIPES | ABLATIONS | FOR_GPUS
+            if recipe not in known:
+                raise ValueError(f"no recipe is named {recipe!r}; there are {', '.join(known)}")
+            recipe = known[recipe]
+        return for_profile(recipe, self.profile)
+
+    @property
+    def reports_only(self) -> bool:
+        """`paper` without named data: reports the records that are there, and never trains."""
+        return self.profile == "paper" and self.data_dir is None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to train: of every recipe all that can be had is stored.
+
+        Pretrained weights that were not to be had before are not asked for here.
+        """
+        names = [name for name in RECIPES if name != "resnet18_pretrained"]
+        return self.reports_only or all(set(self.seeds) <= set(self._stored(self.recipe(name))) for name in names)
+
+    def train(self, recipe: str | Recipe) -> list[RunRecord]:
+        """The records of `recipe`, one a seed: taken from the store, or trained now.
+
+        Where weights cannot be downloaded, or nothing may be trained (`reports_only`), the list can be short or empty,
+        and a printed line says why.
+        """
+        recipe = self.recipe(recipe)
+        stored = self._stored(recipe)
+        if self.reports_only:
+            if not stored:
+                self._miss(recipe.name, "no stored run, and no data folder was named")
+            return list(stored.values())
+        missing = [seed for seed in self.seeds if seed not in stored]
+        if len(missing) > 1 and recipe.name in RECIPES and recipe == self.recipe(recipe.name):
+            stored |= self._train_at_once(recipe, missing)
+        for seed in missing:
+            if seed not in stored and (record := self._train_one(recipe, seed)):
+                stored[seed] = record
+        return [stored[seed] for seed in sorted(stored)]
+
+    def _stored(self, recipe: Recipe) -> dict[int, RunRecord]:
+        """What the store has of this recipe, by seed."""
+        if self.reports_only:
+            return {r.seed: r for r in best_known(self.store.all(recipe.name), recipe.settings())}
+        from labreport.training.identity import network_of
+        from labreport.training.train import find
+
+        network = network_of(recipe, len(self.data.info.classes))
+        found = (find(self.store, recipe, seed, self.data.info, network, weights=None) for seed in self.seeds)
+        return {record.seed: record for record in found if record}
+
+    def _train_at_once(self, recipe: Recipe, seeds: list[int]) -> dict[int, RunRecord]:
+        """The seeds that could be trained side by side, where that is faster; the others are left to `_train_one`."""
+        from labreport.running.local import jobs_for, train_side_by_side
+
+        self.refuse_stand_in()
+        if (jobs := jobs_for(recipe, self.device)) > 1:
+            places = {"profile": self.profile, "data_dir": self.data_dir, "device": self.device}
+            train_side_by_side(recipe.name, seeds, jobs, **places)
+        return self._stored(recipe)
+
+    def refuse_stand_in(self) -> None:
+        """The reference run's protocol says nothing about drawn shapes: `paper` trains on CIFAR-10 or not at all.
+
+        Raises:
+            ValueError: the profile is `paper` and the data is the stand-in.
+        """
+        if self.profile == "paper" and self.data.info.source == "synthetic stand-in":
+            raise ValueError("the paper profile trains on CIFAR-10 only; name a folder that holds cifar-10-batches-py")
+
+    def _train_one(self, recipe: Recipe, seed: int) -> RunRecord | None:
+        from labreport.networks.pretrained import WeightsUnavailable
+        from labreport.training.train import train
+
+        self.refuse_stand_in()
+        from labreport.lab.live import LiveDisplay
+
+        live = LiveDisplay.start(recipe)
+        try:
+            return train(recipe, self.data, seed, profile=self.profile, device=self.device, on_epoch=live.update)
+        except WeightsUnavailable as error:
+            self._miss(recipe.name, str(error))
+            return None
+        finally:
+            live.close()
+
+    def _miss(self, name: str, reason: str) -> None:
+        self.missing[name] = reason
+        print(f"{name}: not run; {reason}")
+
+    def records(self, recipes: Mapping[str, Recipe] = RECIPES) -> dict[str, list[RunRecord]]:
+        """What this profile has of each of the suite's recipes, in the report's order; trains nothing."""
+        return {name: list(self._stored(self.recipe(recipe)).values()) for name, recipe in recipes.items()}
+
+    def reference(self, recipes: Mapping[str, Recipe] = RECIPES) -> dict[str, list[RunRecord]]:
+        """The committed reference run: the `paper` records that came with the code, whatever this profile is."""
+        store = Store(paths.REPOSITORY / "figures" / "paper" / "records")
+        wanted = {name: for_profile(recipe, "paper").settings() for name, recipe in recipes.items()}
+        return {name: best_known(store.all(name), settings) for name, settings in wanted.items()}
+
+    def of_earlier_code(self, records_by_name: Mapping[str, Sequence[RunRecord]]) -> dict[str, int]:
+        """How many records of each of the suite's recipes were made by code that has changed since, where any were."""
+        from labreport.training.identity import code_of
+
+        known = RECIPES | ABLATIONS | FOR_GPUS
+        earlier = {}
+        for name, records in records_by_name.items():
+            if not records or name not in known:
+                continue
+            recipe, classes = self.recipe(name), len(records[0].data.classes)
+            codes = {graphs: code_of(recipe, classes, graphs=graphs) for graphs in {r.on_gpu for r in records}}
+            if changed := sum(not record.is_of(codes[record.on_gpu]) for record in records):
+                earlier[name] = changed
+        return earlier
+
+    @cached_property
+    def caveat(self) -> str:
+        """What must be said beside every result of this session; empty for whole schedules on official data."""
+        return "; ".join(filter(None, (self.data_caveat, PROFILE_CAVEATS[self.profile])))
+
+    @cached_property
+    def data_caveat(self) -> str:
+        """What must be said of everything that shows this session's images or records."""
+        return caveat_of(self.records()) if self.reports_only else self.data.caveat
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def show(self, figure: Figure, name: str, caption: str, caveat: str | None = None) -> None:
+        """Save a figure as figures/<profile>/<name>.svg and .png, and display it with its caption.
+
+        `caveat` stands in the figure's corner instead of the session's own, which is wrong for what is not its result.
+        """
+        from IPython.display import HTML, display
+        from matplotlib import pyplot as plt
+
+        from labreport.evidence.figures import style
+
+        caveat = self.caveat if caveat is None else caveat
+        if caveat:
+            figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
+        with style():
+            figure.draw_without_rendering()  # lays it out
+            box = figure.get_tightbbox().padded(0.05)  # once for both files, since it takes as long as drawing
+            svg, png = _rendered(figure, "svg", box), _rendered(figure, "png", box)
+        write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)
+        write_atomically(paths.figures(self.profile) / f"{name}.png", png)
+        plt.close(figure)
+        source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
+        text = html.escape(caption)
+        display(
+            HTML(
+                f'<figure id="fig:{name}"><img src="{source}" alt="{text}" style="max-width: 100%">'
+                f"<figcaption>{text}</figcaption></figure>"
+            )
+        )
+
+    def table(
+        self, frame: pd.DataFrame, name: str, caption: str, caveat: str | None = None, *, index: bool = False
+    ) -> None:
+        """Save a table as figures/<profile>/<name>.csv and .md, and display it with its caption.
+
+        `caveat` follows the caption instead of the session's own.
+        """
+        from IPython.display import HTML, display
+
+        folder = paths.figures(self.profile)
+        caveat = self.caveat if caveat is None else caveat
+        titled = f"{caption} ({caveat})" if caveat else caption
+        write_atomically(folder / f"{name}.csv", frame.to_csv(index=index).encode())
+        write_atomically(folder / f"{name}.md", f"{titled}\n\n{frame.to_markdown(index=index)}\n".encode())
+        display(HTML(table_html(frame, name, titled, index=index)))
+
+    def say(self, text: str) -> None:
+        """Display Markdown: a finding, written from records."""
+        from IPython.display import Markdown, display
+
+        display(Markdown(text))
+
+
+def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = False) -> str:
+    """A table with its caption, and `tbl:<name>` to link to it."""
+    body = frame.to_html(index=index, border=0, na_rep="–")
+    start = body.index(">") + 1
+    return f'<table id="tbl:{name}"><caption>{html.escape(caption)}</caption>{body[start:]}'
+
+
+def best_known(records: Sequence[RunRecord], settings: dict) -> list[RunRecord]:
+    """Of the records with these settings those on CIFAR-10, and only the best verified copy of it that any is on."""
+    runs = [r for r in records if r.recipe == settings and r.data.source != "synthetic stand-in"]
+    best = min((list(CAVEATS).index(r.data.source) for r in runs), default=0)
+    return [r for r in runs if r.data.source == list(CAVEATS)[best]]
+
+
+def caveat_of(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:
+    """What must be said of stored runs because of their data."""
+    sources = {record.data.source for records in records_by_name.values() for record in records}
+    return "; ".join(sorted(filter(None, (CAVEATS[source] for source in sources))))
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+
+
+def _rendered(figure: Figure, kind: str, box: Bbox) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": None}  # the same figure gives the same bytes
+    figure.savefig(buffer, format=kind, dpi=200, bbox_inches=box, metadata=metadata)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""The networks, what they cost, and the work that cannot change what they compute."""

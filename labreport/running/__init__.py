@@ -1,0 +1,1 @@
+"""Many trainings on the machines at hand."""

@@ -1,0 +1,1 @@
+"""One training from start to record: the run and its checkpoint, the steps, the evaluation."""

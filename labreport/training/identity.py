@@ -1,0 +1,46 @@
+"""The code that decides what a training gives, as digests."""
+
+from __future__ import annotations
+
+import torch
+
+from labreport.digests import code_digest, network_digest
+from labreport.facts.recipes import Recipe
+from labreport.images import splits
+from labreport.networks import models, pretrained
+from labreport.training import evaluate, optimizers, run, steps
+
+
+def network_of(recipe: Recipe, num_classes: int = 10) -> str:
+    """The digest of the recipe's network.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    builder = models.find(recipe.model)
+    with torch.random.fork_rng(devices=[]):
+        return network_digest(builder(num_classes), builder)
+
+
+def code_of(recipe: Recipe, num_classes: int = 10, *, graphs: bool = False) -> dict[str, str]:
+    """The digests of all code that decides what this recipe's training gives, by part; `graphs` as on a GPU.
+
+    Raises:
+        ValueError: the recipe names something that does not exist.
+    """
+    parts = {
+        "network": network_of(recipe, num_classes),
+        "split": code_digest(splits.choose_validation),
+        "augmentation": code_digest(steps.chunks, Recipe.image_side),
+        "optimizer": code_digest(optimizers.OPTIMIZERS.get(recipe.optimizer), optimizers.set_rates),
+        # Weights that a training starts from are known by their own digest, however they came here.
+        "loop": code_digest(
+            run.splits_for,
+            run.Run.start,
+            steps.train_epoch,
+            steps.train_step,
+            without=(pretrained.start_from_imagenet, steps.chunks, optimizers.set_rates, steps.train_replayed),
+        ),
+        "evaluation": code_digest(evaluate.predict, evaluate.predictions, Recipe.image_side),
+    }
+    return parts | ({"graphs": code_digest(steps.train_replayed)} if graphs else {})

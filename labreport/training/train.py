@@ -1,0 +1,219 @@
+"""`train()`: one recipe, one seed, from the start, a checkpoint or the store to a finished record."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from labreport import paths
+from labreport.facts.recipes import RECIPES, Recipe, for_profile
+from labreport.files import clear_leftovers, write_atomically
+from labreport.images.splits import Data, Images
+from labreport.networks import costs, models, pretrained
+from labreport.records.record import DataInfo, Epoch, RunRecord, run_key
+from labreport.records.store import Store
+from labreport.training.device import best_device, keep_freed_memory, threads_for
+from labreport.training.evaluate import predict, predictions, score
+from labreport.training.identity import code_of
+from labreport.training.optimizers import set_rates
+from labreport.training.owner import owned
+from labreport.training.run import DeviceSplit, Run, TrainingError, splits_for
+from labreport.training.steps import train_epoch
+
+
+def train(
+    recipe: Recipe,
+    data: Data,
+    seed: int = 0,
+    *,
+    profile: str = "quick",
+    device: torch.device | str | None = None,
+    on_epoch: Callable[[Run], None] | None = None,
+) -> RunRecord:
+    """Train `recipe` on `data` and return its record: stored, resumed, or from the start.
+
+    A finished run of the same settings, network, data and seed is returned as it is; an interrupted one goes on from
+    its last whole epoch; one that another process is at is waited for. `on_epoch` is called after every epoch, for a
+    live curve. The test split is read once, after training.
+
+    Raises:
+        TrainingError: the loss is not finite, or a checkpoint cannot be read.
+        WeightsUnavailable: pretrained weights are wanted and cannot be had.
+        StorageError: a checkpoint or the record cannot be written.
+        ValueError: the recipe names something that does not exist.
+    """
+    device = torch.device(device) if device else best_device()
+    code = code_of(recipe, len(data.info.classes), graphs=device.type == "cuda")
+    weights = pretrained.weights_name() if recipe.pretrained else ""
+    store = Store(paths.records(profile))
+    key = run_key(recipe.settings(), code["network"], weights, data.info.fingerprint, seed)
+    stem = paths.runs(profile) / f"{recipe.name}-seed{seed}-{key}"
+    with owned(stem, f"{recipe.name}, seed {seed}") as progress:
+        stored = find(store, recipe, seed, data.info, code["network"], weights)
+        if stored is None:
+            tell_of_other_networks(store, recipe, seed, data.info)
+            stored = _train(recipe, data, seed, profile, device, code, stem, on_epoch or (lambda _: None), progress)
+            store.save(stored)
+        stem.with_suffix(".checkpoint").unlink(missing_ok=True)
+        clear_leftovers(stem.parent)
+    return stored
+
+
+def find(
+    store: Store, recipe: Recipe, seed: int, data: DataInfo, network: str, weights: str | None = ""
+) -> RunRecord | None:
+    """The record of exactly that run, or None; with `weights` None, whatever weights it started from."""
+    for record in store.runs(recipe.name, recipe.settings(), seed, data.fingerprint):
+        if record.is_of_network(network) and weights in (None, record.weights):
+            return record
+    return None
+
+
+def tell_of_other_networks(store: Store, recipe: Recipe, seed: int, data: DataInfo) -> None:
+    """Say why a run is trained although the store has one of the same name, settings and data."""
+    for record in store.runs(recipe.name, recipe.settings(), seed, data.fingerprint):
+        print(
+            f"{recipe.name}, seed {seed}: trained again, since its network or its first weights are other ones than in "
+            f"the run of {record.finished[:10]}; that record stays ({record.stem})",
+            file=sys.stderr,
+        )
+
+
+def _train(
+    recipe: Recipe,
+    data: Data,
+    seed: int,
+    profile: str,
+    device: torch.device,
+    code: dict[str, str],
+    stem: Path,
+    on_epoch: Callable[[Run], None],
+    progress: Callable[[int, int], None],
+) -> RunRecord:
+    keep_freed_memory()
+    checkpoint = stem.with_suffix(".checkpoint")
+    backbone, inputs = extract_features(recipe, data, seed, profile, device) if recipe.features_from else (None, data)
+    splits = splits_for(recipe, inputs, device)
+
+    def after_epoch(run: Run) -> None:
+        run.save(checkpoint, code)
+        progress(len(run.history), recipe.epochs)
+        on_epoch(run)
+
+    with threads_for(recipe, device):
+        run = Run.start(recipe, seed, splits["train"], len(data.info.classes), device)
+        if unused := run.resume(checkpoint, code):
+            print(f"{recipe.name}, seed {seed}: starts over, since of its checkpoint {unused}", file=sys.stderr)
+        fit(run, splits, after_epoch)
+        record = finish(run, splits, data, code, stem.name.rpartition("-")[2], profile)
+    write_atomically(stem.with_suffix(".safetensors"), save(_plain(run.model.state_dict())))
+    return with_backbone(record, backbone) if backbone else record
+
+
+def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+
+
+def fit(run: Run, splits: dict[str, DeviceSplit], after_epoch: Callable[[Run], None] = lambda _: None) -> None:
+    """The remaining epochs, each followed by validation, `after_epoch` and a line of progress."""
+    recipe, train_split, val_split = run.recipe, splits["train"], splits["val"]
+    if not run.history:
+        run.untrained_val_loss = score(predict(run, val_split), val_split.labels).loss
+    label = f"{recipe.name}, seed {run.seed}"
+    done = len(run.history) * len(train_split)
+    # A terminal sees the bar move; a log file gets a line now and then.
+    interval = 0.5 if sys.stderr.isatty() else 10.0
+    with tqdm(total=recipe.epochs * len(train_split), initial=done, desc=label, unit="img", unit_scale=True,
+              mininterval=interval, file=sys.stderr) as bar:  # fmt: skip
+        for epoch in range(len(run.history), recipe.epochs):
+            rate = set_rates(recipe, run.optimizers, epoch)
+            start = time.perf_counter()
+            trained = train_epoch(run, train_split, epoch, bar.update)
+            seconds = time.perf_counter() - start
+            val_loss = val_accuracy = None
+            shown = f"train {trained.accuracy:.2%}"
+            if not recipe.train_on_val:
+                val = score(predict(run, val_split, epoch=epoch), val_split.labels)
+                val_loss, val_accuracy = val.loss, val.accuracy
+                shown = f"val {val_accuracy:.2%}"
+            run.add(Epoch(epoch + 1, rate, trained.loss, trained.accuracy, val_loss, val_accuracy, seconds))
+            bar.set_postfix_str(f"epoch {epoch + 1}/{recipe.epochs}, {shown}", refresh=False)
+            after_epoch(run)
+
+
+def finish(
+    run: Run, splits: dict[str, DeviceSplit], data: Data, code: dict[str, str], key: str, profile: str
+) -> RunRecord:
+    """Measure the trained network once on every split and write down what it cost."""
+    recipe = run.recipe
+    plain = models.build(recipe.model, len(data.info.classes))  # costs are those of the network without shortcuts
+    # Six views of every training image would take as long as an epoch, to no one's use.
+    train_score = score(predict(run, splits["train"]), splits["train"].labels)
+    val_score = None
+    if not recipe.train_on_val:
+        val_score = score(predict(run, splits["val"], recipe.tta), splits["val"].labels)
+    test = splits["test"]
+    said = predictions(run.model, predict(run, test, recipe.tta), test.labels, data.test.images)
+    shape = splits["train"].shape
+    return RunRecord(
+        name=recipe.name,
+        title=recipe.title or recipe.name,
+        profile=profile,
+        seed=run.seed,
+        key=key,
+        recipe=recipe.settings(),
+        network=code["network"],
+        weights=run.weights,
+        code=code,
+        data=data.info,
+        stretches=tuple(run.stretches),
+        history=tuple(run.history),
+        untrained_val_loss=run.untrained_val_loss,
+        train_score=train_score,
+        val_score=val_score,
+        test_score=said.score(),
+        seconds=sum(row.seconds for row in run.history),
+        parameters=sum(p.numel() for p in plain.parameters()),
+        size_bytes=sum(p.numel() * p.element_size() for p in plain.parameters()),
+        forward_flops=costs.flops_per_input(plain, shape)[0],
+        train_flops=costs.training_flops(recipe, plain, shape, len(splits["train"])),
+        finished=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        predictions=said,
+    )
+
+
+def with_backbone(record: RunRecord, backbone: RunRecord) -> RunRecord:
+    """The record with its feature network's costs added: without that network it could not have been trained."""
+    added = ("seconds", "parameters", "size_bytes", "forward_flops", "train_flops")
+    return dataclasses.replace(record, **{name: getattr(record, name) + getattr(backbone, name) for name in added})
+
+
+def extract_features(
+    recipe: Recipe, data: Data, seed: int, profile: str, device: torch.device
+) -> tuple[RunRecord, Data]:
+    """Train (or load) the recipe's feature network, and replace every image by its features (N, F)."""
+    source = for_profile(RECIPES[recipe.features_from], profile)
+    record = train(source, data, seed, profile=profile, device=device)
+    weights = paths.runs(profile) / f"{record.stem}.safetensors"
+    if not weights.exists():
+        raise TrainingError(
+            f"{recipe.name} needs the weights of {record.stem}, and {weights} is missing; restore that file, or move "
+            f"{paths.records(profile) / record.stem}.json away to train that network again"
+        )
+    run = Run.start(source, seed, DeviceSplit.of(data.train, device), len(data.info.classes), device)
+    run.model.load_state_dict(load_file(weights))
+    run.model.classifier = nn.Identity()
+    features = {
+        name: Images(predict(run, DeviceSplit.of(split, device)).clone(), split.labels)
+        for name, split in (("train", data.train), ("val", data.val), ("test", data.test))
+    }
+    return record, dataclasses.replace(data, **features)

@@ -1,0 +1,297 @@
+"""From notebooks to the two documents, with small notebooks in the place of the real ones."""
+
+import html
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+import typst
+from fake_records import fake_record, fake_suite
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from labreport import paths
+from labreport.document import cover, errors, report, typeset
+from labreport.evidence import tables
+from labreport.evidence.claims import claims
+from labreport.lab.session import Lab
+
+PARAMETERS_CELL = "profile = None\nseed = 0\ndata_dir = None\ndevice = None"
+SVG = "PHN2ZyB4bWxucz0iaHR0cDovL3d3dy53My5vcmcvMjAwMC9zdmciIHdpZHRoPSI0MCIgaGVpZ2h0PSI0MCI+PHJlY3Qgd2lkdGg9IjQwIiBoZWlnaHQ9IjQwIi8+PC9zdmc+"  # noqa: E501
+FIGURE = '<figure id="fig:{0}"><img src="data:image/svg+xml;base64,' + SVG + '"><figcaption>{1}</figcaption></figure>'
+TABLE = (
+    '<table id="tbl:{0}"><caption>{1}</caption><thead><tr><th>recipe</th><th>test accuracy</th></tr></thead>'
+    "<tbody><tr><td>baseline</td><td>66.2 %</td></tr><tr><td>fine_tuned</td><td>78.9 %</td></tr></tbody></table>"
+)
+TEXT = r"""# Convolution
+
+## Question
+
+Here $z_{11} = \sum_a w_a x_a$, and see [the figure](#fig:one) and [a lost one](#fig:lost).
+
+$$\begin{aligned}L &= -\log p_t \\ &= \lVert y\rVert\end{aligned}$$
+
+| a | b |
+|---|---|
+| 1 | 2 |
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def html_output(text):
+    return new_output("display_data", {"text/html": text, "text/plain": "<HTML>"})
+
+
+def executed(*outputs, text=TEXT):
+    """A notebook as papermill leaves it."""
+    return new_notebook(cells=[new_markdown_cell(text), new_code_cell("secret = 1", outputs=list(outputs))])
+
+
+def write_notebook(path, *sources, parameters=PARAMETERS_CELL):
+    first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    cells = [new_markdown_cell(f"# {path.stem}"), first, *map(new_code_cell, sources)]
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def paper_session(source="official"):
+    """A session of the profile paper that has one record, and so needs no data."""
+    lab = Lab.open("paper")
+    lab.store.save(fake_record("baseline", source=source))
+    return lab
+
+
+class Page(HTMLParser):
+    """The tags of a page, with what they would load."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.loaded, self.ids = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.tags.append(tag)
+        self.ids.append(attrs.get("id"))
+        if tag in ("script", "link", "img", "iframe", "source"):
+            self.loaded.append(attrs.get("src") or attrs.get("href") or "")
+
+
+def test_build_report_runs_the_notebooks_in_order_with_the_session_s_parameters(tmp_path, capsys):
+    seen = tmp_path / "seen.jsonl"
+    write = (
+        "import json, os\n"
+        f"with open({str(seen)!r}, 'a') as file:\n"
+        "    print(json.dumps([profile, seed, data_dir, device, os.environ['LABREPORT_HEADLESS']]), file=file)"
+    )
+    notebooks = [write_notebook(tmp_path / f"{name}.ipynb", write) for name in ("01_one", "02_two")]
+    built = report.build_report("smoke", device="cpu", seed=3, notebooks=notebooks)
+
+    assert [json.loads(line) for line in seen.read_text().splitlines()] == [["smoke", 3, None, "cpu", "1"]] * 2
+    out = capsys.readouterr().out
+    assert re.findall(r"\[\d/\d\] \w+ … \d+ s", out) == [
+        line for line in out.splitlines() if line.startswith("[") and line.endswith(" s")
+    ]
+    assert re.findall(r"\[(\d/\d)\] (\w+) … \d+ s", out) == [("1/2", "01_one"), ("2/2", "02_two")]
+    assert built.pdf.read_bytes().startswith(b"%PDF-")
+    assert (built.figures / "report.pdf").read_bytes() == built.pdf.read_bytes()
+    assert "synthetic stand-in" in built.html.read_text().lower()
+
+
+MEET = """
+import pathlib, time
+pathlib.Path({mine!r}).touch()
+end = time.monotonic() + 60
+while not pathlib.Path({other!r}).exists():
+    assert time.monotonic() < end, "the other notebook did not run meanwhile"
+    time.sleep(0.1)
+"""
+
+
+@pytest.mark.skipif(os.cpu_count() < 2, reason="needs two cores")
+def test_with_nothing_to_train_notebooks_run_at_once_and_stay_in_order(tmp_path):
+    paper_session()
+    here, there = str(tmp_path / "here"), str(tmp_path / "there")
+    first = write_notebook(tmp_path / "01_one.ipynb", MEET.format(mine=here, other=there))
+    second = write_notebook(tmp_path / "02_two.ipynb", MEET.format(mine=there, other=here))
+    text = report.build_report("paper", notebooks=[first, second]).html.read_text()
+    assert text.rindex("01_one") < text.rindex("02_two")
+
+
+def test_a_stopped_notebook_is_one_sentence_and_is_kept(tmp_path, capfd):
+    bad = write_notebook(tmp_path / "02_bad.ipynb", "print('before')", "raise ValueError('the kernel\\nis too large')")
+    with pytest.raises(errors.ReportError) as stopped:
+        report.build_report("smoke", notebooks=[bad])
+    said = str(stopped.value)
+    assert said.startswith(
+        "02_bad.ipynb stopped in cell 4 (raise ValueError('the kernel\\nis too large')) with ValueError: "
+    )
+    assert "\n" not in said
+    kept = nbformat.read(paths.build("smoke") / "02_bad.ipynb", as_version=4)
+    assert "before\n" in [output.get("text") for cell in kept.cells for output in cell.get("outputs", ())]
+
+
+def test_unknown_and_missing_parameters_stop_before_anything_runs(tmp_path):
+    good = write_notebook(tmp_path / "01_good.ipynb")
+    odd = write_notebook(tmp_path / "02_odd.ipynb", parameters=PARAMETERS_CELL.replace("device", "gpu"))
+    with pytest.raises(errors.ReportError, match=r"02_odd\.ipynb.*: device, gpu"):
+        report.build_report("smoke", notebooks=[good, odd])
+    assert not (paths.build("smoke") / "01_good.ipynb").exists()
+
+
+def test_a_bad_parameter_value_stops_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match="'fast'"):
+        report.build_report("fast", notebooks=[tmp_path / "missing.ipynb"])
+
+
+def test_the_web_page_needs_no_network():
+    built = typeset.typeset([executed(html_output(FIGURE.format("one", "A picture")))], paper_session())
+    text = built.html.read_text()
+    page = Page(text)
+    assert page.tags.count("math") == 2
+    assert f"data:image/svg+xml;base64,{SVG}" in text
+    assert "script" not in page.tags
+    assert [source for source in page.loaded if not source.startswith("data:")] == []
+
+
+def test_documents_show_outputs_but_no_code_messages_or_widgets():
+    widget = new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "IntSlider()"})
+    bar = new_output("stream", name="stderr", text="100%|████|")
+    message = new_output("stream", name="stdout", text="written to the runner")
+    said = new_output("display_data", {"text/markdown": "A **finding** of 66 %.", "text/plain": "<Markdown>"})
+    text = typeset.typeset([executed(widget, bar, message, said)], paper_session()).html.read_text()
+    assert "<strong>finding</strong>" in text
+    assert [word for word in ("secret", "IntSlider", "████", "to the runner", "&lt;Markdown&gt;") if word in text] == []
+
+
+def test_headings_of_several_notebooks_get_different_anchors():
+    built = typeset.typeset([executed(), executed()], paper_session())
+    ids = [name for name in Page(built.html.read_text()).ids if name]
+    assert len(ids) == len(set(ids))
+
+
+def test_captioned_figures_and_tables_are_numbered_in_order_in_the_pdf():
+    outputs = [html_output(FIGURE.format(name, f"Picture {name}")) for name in ("one", "two")]
+    outputs += [html_output(TABLE.format("t", "Accuracies"))]
+    typeset.typeset([executed(*outputs)], paper_session())
+    main = paths.build("paper") / "report.typ"
+    found = json.loads(typst.query(main, "figure", ignore_system_fonts=True))
+    captioned = [(figure["kind"], figure["label"]) for figure in found if figure.get("caption")]
+    assert captioned == [
+        ("table", "<tbl:summary>"),
+        ("image", "<fig:one>"),
+        ("image", "<fig:two>"),
+        ("table", "<tbl:t>"),
+    ]
+
+
+def test_the_contents_name_the_page_on_which_a_chapter_begins():
+    chapter = executed(html_output(FIGURE.format("one", "A picture")), text="# Chapter\n\n## Section")
+    typeset.typeset([chapter, executed(text="# Another")], paper_session())
+    main = paths.build("paper") / "report.typ"
+    marks = "\n#context [#metadata(query(heading).map(it => (repr(it.body), it.location().page()))) <pages>]\n"
+    main.write_text(main.read_text() + marks)
+    (pages,) = json.loads(typst.query(main, "<pages>", field="value", ignore_system_fonts=True))
+    chapters = {title.strip("[]"): page for title, page in pages}
+    assert (chapters["Contents"], chapters["Chapter"], chapters["Section"], chapters["Another"]) == (2, 4, 4, 5)
+
+
+def test_figures_are_set_before_the_next_section_begins():
+    typeset.typeset([executed(text="# Chapter\n\n## Section\n\n### Part")], paper_session())
+    main = (paths.build("paper") / "report.typ").read_text()
+    assert "#place.flush()\n#pagebreak(weak: true)\n= Chapter" in main
+    assert "#place.flush()\n== Section" in main
+    assert "flush()\n=== Part" not in main
+
+
+def test_links_to_what_is_not_there_become_text():
+    built = typeset.typeset([executed(html_output(FIGURE.format("one", "A picture")))], paper_session())
+    text = built.html.read_text()
+    assert '<a href="#fig:one">the figure</a>' in text
+    assert "a lost one" in text
+    assert "#fig:lost" not in text
+
+
+def test_columns_of_numbers_are_aligned_to_the_right():
+    built = typeset.typeset([executed(html_output(TABLE.format("t", "Accuracies")))], paper_session())
+    cells = re.findall(r'<td style="text-align: (\w+);">([^<]+)', built.html.read_text())
+    assert ("right", "66.2 %") in cells
+    assert ("left", "baseline") in cells
+
+
+def test_wide_tables_get_shares_of_the_page_that_add_up_to_it():
+    heads = "".join(f"<th>heading {i}</th>" for i in range(8))
+    cells = "".join(f"<td>cell {i} with a good many words in it</td>" for i in range(8))
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody></table>"
+    typeset.typeset([executed(html_output(table))], paper_session())
+    shares = re.findall(
+        r"([\d.]+)%", re.search(r"columns: \((.*%.*)\)", (paths.build("paper") / "report.typ").read_text())[1]
+    )
+    assert len(shares) == 8
+    assert sum(map(float, shares)) == pytest.approx(100, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("source", "notice"),
+    [
+        ("official", None),
+        ("unverified copy", "Unverified copy of CIFAR-10."),
+    ],
+)
+def test_the_title_page_names_profile_data_device_date_and_versions(source, notice):
+    text = typeset.typeset([executed()], paper_session(source)).html.read_text()
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text.split("<h1")[1]))
+    assert facts["Profile"].startswith("paper")
+    assert "0123456789abcdef" in facts["Data"]
+    assert facts["Conditions"].startswith("A processor; 1 thread a training; fp32; PyTorch 2.0. Trainings ran two")
+    assert facts["Measured"] == "1 January 2026"
+    assert "standard deviation over (n) seeds" in facts["Numbers"]
+    assert facts["Versions"].startswith("Python 3.11, labreport ")
+    assert re.findall(r'class="notice"><strong>(.*?)</strong>', text) == ([notice] if notice else [])
+
+
+def test_only_the_committed_run_has_conditions_that_no_record_tells():
+    records = [fake_record("baseline"), fake_record("resnet18")]
+    assert cover.conditions(Lab.open("quick"), records) == "A processor; 1 thread a training; fp32; PyTorch 2.0."
+
+
+def test_the_summary_says_how_numbers_and_claims_fare():
+    lab, suite = paper_session("unverified copy"), fake_suite(seeds=2)
+    text = cover.summary(lab, suite)
+    assert "leaves the order open): Fast recipe (ours)" in html.unescape(text)
+    measured = tables.table1(suite)["Verdict"].value_counts()
+    assert f"agrees {measured['agrees']} (" in text
+    for claim in claims(suite):
+        assert f"<li>{html.escape(f'{claim.text} ({claim.place})')}: <strong>{claim.verdict}</strong></li>" in text
+    assert text.count("unverified copy of CIFAR-10") == 2  # beside the table, and under the claims
+    assert "times are upper bounds" in text
+
+
+def test_the_summary_of_the_stand_in_judges_nothing_about_cifar10():
+    text = cover.summary(Lab.open("smoke"), fake_suite(1, source="synthetic stand-in", n_test=500))
+    assert "None of the report’s accuracies can be compared" in text
+    assert "not judged" in text
+    assert text.count("synthetic stand-in, not CIFAR-10; smoke test") == 2
+
+
+def test_without_records_the_summary_says_so():
+    text = typeset.typeset([executed()], Lab.open("paper")).html.read_text()
+    assert "there is nothing to sum up" in text
+    assert "none was recorded for this profile" in text
+
+
+def test_the_same_records_give_the_same_pdf():
+    first = typeset.typeset([executed()], paper_session()).pdf.read_bytes()
+    assert typeset.typeset([executed()], paper_session()).pdf.read_bytes() == first
+
+
+def test_a_formula_that_cannot_be_typeset_is_an_error():
+    with pytest.raises(errors.ReportError, match="nosuchmacro"):
+        typeset.typeset([executed(text="# Title\n\n$$\\nosuchmacro{x}{$$")], paper_session())

@@ -1,0 +1,83 @@
+"""What the chapters say in words, recounted from the records."""
+
+import dataclasses
+import re
+
+import numpy as np
+from fake_records import answering, fake_records, fake_suite
+
+from labreport import Lab
+from labreport.lab import chapters
+
+
+def test_the_conclusion_ranks_every_system_and_lists_every_claim(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    text = chapters.conclusion(Lab.open("paper"), fake_suite(2))
+    ranking = [float(x) for x in re.findall(r"\((\d+\.\d+) %\)", text.split("\n")[0])]
+    assert ranking == sorted(ranking, reverse=True)
+    assert len(ranking) == len([records for records in fake_suite(1).values() if records])
+    hold, fail, undecided = map(int, re.search(r"(\d+) hold, (\d+) do not, (\d+) stay", text).groups())
+    assert text.count("**holds**") == hold
+    assert text.count("**does not hold**") == fail
+    assert text.count("**undecided**") == undecided
+    assert chapters.conclusion(Lab.open("paper"), {"baseline": []}).startswith("No system was run")
+
+
+def test_the_class_that_gains_most_is_named_with_its_gain():
+    before = fake_records(accuracy=0.7)
+    cats = before[0].predictions.labels == 3
+
+    def with_all_cats_right(record):
+        predicted = np.where(cats, record.predictions.labels, record.predictions.predicted)
+        return dataclasses.replace(record, predictions=answering(record.predictions, predicted=predicted))
+
+    after = [with_all_cats_right(record) for record in before]
+    gain = 100 * (1 - np.mean([record.predictions.correct[cats].mean() for record in before]))
+    said = chapters.class_findings({"baseline": before, "first_optimization": [], "fine_tuned": after})
+    assert f"most cat +{gain:.1f} points" in said
+    assert " 0.0 points" in said  # every other class is as it was
+
+
+def test_calibration_in_words():
+    records = fake_records("fine_tuned", 2)
+    sure = np.mean([record.predictions.confidence.astype(float).mean() for record in records])
+    right = np.mean([record.predictions.correct.mean() for record in records])
+    said = chapters.calibration_findings({"fine_tuned": records})
+    side = "too sure" if sure > right else "not sure enough"
+    assert f"{100 * sure:.2f} % sure" in said
+    assert f"{100 * abs(sure - right):.1f} points {side}" in said
+
+
+def test_equal_time_compares_the_epochs_that_were_over():
+    """Forty epochs of 30 s against eighty of 20 s: after 1,200 s the second has done sixty."""
+    slow, fast = fake_records("resnet18", 1), fake_records("fast94", 1, epochs=80)
+    slow = [dataclasses.replace(slow[0], seconds=1200.0)]
+    rows = tuple(dataclasses.replace(row, seconds=20.0) for row in fast[0].history)
+    fast = [dataclasses.replace(fast[0], history=rows, seconds=1600.0)]
+    said = chapters.equal_time(slow, fast)
+    assert "20.0 min" in said
+    assert f"{100 * slow[0].history[39].val_accuracy:.2f} %" in said
+    assert f"{100 * fast[0].history[60].val_accuracy:.2f} %" in said  # 61 epochs are within the two percent allowed
+
+
+def test_the_peak_of_a_training_is_its_best_validated_epoch():
+    (record,) = fake_records("baseline", 1)
+    accuracies = [row.val_accuracy for row in record.history]
+    said = chapters.peak([record])
+    assert f"epoch {np.argmax(accuracies) + 1} ({100 * max(accuracies):.2f} %)" in said
+    assert f"{100 * accuracies[-1]:.2f} % after epoch {len(accuracies)}" in said
+
+
+def test_systems_are_compared_after_as_many_epochs_as_the_shorter_one_has():
+    long, short = fake_records("baseline", 2, epochs=60), fake_records("first_optimization", 3, epochs=20)
+    said = chapters.at_equal_epochs(long, short)
+    then = 100 * np.mean([record.history[19].val_accuracy for record in long])
+    assert said.startswith("After 20 epochs")
+    assert f"{then:.2f} %" in said and "(60 epochs in all, n = 2)" in said
+    assert "not run" in chapters.at_equal_epochs(long, [])
+
+
+def test_a_system_that_was_not_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    said = chapters.finding(Lab.open("paper"), [], "resnet18_pretrained")
+    assert said == "ResNet-18, pretrained was not run here."

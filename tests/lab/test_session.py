@@ -1,0 +1,124 @@
+"""A session's parameters, its records, and the files that showing leaves."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+from fake_records import make_record
+from matplotlib import pyplot as plt
+
+from labreport import paths
+from labreport.facts.recipes import RECIPES
+from labreport.lab.live import LiveDisplay
+from labreport.lab.session import Lab
+from labreport.records.store import Store
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    for name in ("LABREPORT_DATA", "LABREPORT_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"profile": "fast"}, r"'fast'.*smoke, quick, paper"),
+        ({"seed": -1}, r"seed -1"),
+        ({"seed": "one"}, r"seed 'one'"),
+        ({"data_dir": "/nowhere/at/all"}, r"/nowhere/at/all.*cifar-10-batches-py"),
+        ({"device": "abacus"}, r"'abacus'.*cpu"),
+    ],
+)
+def test_bad_parameters_are_told_with_the_way_out(parameters, words):
+    with pytest.raises(ValueError, match=words):
+        Lab.open(**parameters)
+
+
+def test_parameters_fall_back_to_the_environment(monkeypatch, tmp_path):
+    assert Lab.open().profile == "quick"
+    monkeypatch.setenv("LABREPORT_PROFILE", "smoke")
+    monkeypatch.setenv("LABREPORT_DATA", str(tmp_path))
+    assert (Lab.open().profile, Lab.open().data_dir) == ("smoke", tmp_path.resolve())
+    assert Lab.open(profile="paper").profile == "paper"
+
+
+def test_training_by_name_is_stored_and_found_again():
+    lab = Lab.open("smoke")
+    (record,) = lab.train("baseline")
+    assert lab.records()["baseline"] == [record]
+    assert lab.records()["fine_tuned"] == []
+    assert record.data.source == "synthetic stand-in"
+    assert "synthetic stand-in" in lab.caveat
+    with pytest.raises(ValueError, match=r"'vgg'.*baseline"):
+        lab.train("vgg")
+
+
+def test_a_recipe_of_ones_own():
+    mine = dataclasses.replace(RECIPES["baseline"], name="mine", optimizer="adam", lr=1e-3)
+    (record,) = Lab.open("smoke").train(mine)
+    assert record.name == "mine"
+    assert record.recipe["optimizer"] == "adam"
+
+
+def test_weights_that_cannot_be_had_leave_a_line_and_the_suite_goes_on(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("LABREPORT_OFFLINE", "1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    lab = Lab.open("smoke")
+    assert lab.train("resnet18_pretrained") == []
+    assert "resnet18-f37072fd" in lab.missing["resnet18_pretrained"]
+    assert "resnet18_pretrained: not run" in capsys.readouterr().out
+
+
+def test_paper_reports_stored_records_and_trains_nothing(capsys):
+    record = make_record()
+    Store(paths.records("paper")).save(record)
+    Store(paths.records("paper")).save(make_record(7))
+    stand_in = dataclasses.replace(record.data, source="synthetic stand-in")
+    Store(paths.records("paper")).save(make_record(8, data=stand_in))
+    lab = Lab.open("paper")
+    assert [r.seed for r in lab.train("baseline")] == [0, 7]
+    assert lab.caveat == ""
+    assert lab.train("fine_tuned") == []
+    assert "fine_tuned: not run" in capsys.readouterr().out
+
+
+def test_show_saves_and_displays_with_caption_and_caveat(displayed):
+    lab = Lab.open("smoke")
+    figure, axes = plt.subplots()
+    axes.plot([1, 2])
+    lab.show(figure, "line", "A < line.")
+    html = displayed[0].data
+    assert html.startswith('<figure id="fig:line">')
+    assert "<figcaption>A &lt; line.</figcaption>" in html
+    assert paths.figures("smoke").joinpath("line.svg").read_text().count("<svg") == 1
+    assert paths.figures("smoke").joinpath("line.png").read_bytes().startswith(b"\x89PNG")
+    assert figure.texts[0].get_text() == lab.caveat
+    assert not plt.get_fignums()
+
+
+def test_table_saves_csv_and_markdown_and_displays_a_caption(displayed):
+    frame = pd.DataFrame({"class": ["cat"], "accuracy": ["59% (592/1000)"]})
+    Lab.open("smoke").table(frame, "classes", "Accuracy by class")
+    folder = paths.figures("smoke")
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "classes.csv"), frame)
+    assert "| cat" in (folder / "classes.md").read_text()
+    html = displayed[0].data
+    assert html.startswith('<table id="tbl:classes"><caption>Accuracy by class (synthetic stand-in')
+    assert html.count("<table") == html.count("</table>") == 1
+
+
+def test_no_live_curve_where_nobody_looks(monkeypatch):
+    monkeypatch.setenv("LABREPORT_HEADLESS", "1")
+    live = LiveDisplay.start(RECIPES["baseline"])
+    live.update(None)
+    live.close()

@@ -28,10 +28,11 @@ def code_of(recipe: Recipe, num_classes: int = 10, *, graphs: bool = False) -> d
     Raises:
         ValueError: the recipe names something that does not exist.
     """
+    sizes = (Recipe.image_side,) if recipe.low_resolution_epochs else ()
     parts = {
         "network": network_of(recipe, num_classes),
         "split": code_digest(splits.choose_validation),
-        "augmentation": code_digest(steps.chunks, Recipe.image_side),
+        "augmentation": code_digest(steps.chunks, *sizes),
         "optimizer": code_digest(optimizers.OPTIMIZERS.get(recipe.optimizer), optimizers.set_rates),
         # Weights that a training starts from are known by their own digest, however they came here.
         "loop": code_digest(
@@ -41,6 +42,6 @@ def code_of(recipe: Recipe, num_classes: int = 10, *, graphs: bool = False) -> d
             steps.train_step,
             without=(pretrained.start_from_imagenet, steps.chunks, optimizers.set_rates, steps.train_replayed),
         ),
-        "evaluation": code_digest(evaluate.predict, evaluate.predictions, Recipe.image_side),
+        "evaluation": code_digest(evaluate.predict, evaluate.predictions, *sizes),
     }
     return parts | ({"graphs": code_digest(steps.train_replayed)} if graphs else {})

@@ -1,7 +1,7 @@
 # make report   the whole report: data, trainings, six notebooks, PDF      PROFILE=smoke|quick|paper DATA= DEVICE= SEED=
 # make test     all tests, every notebook included
 # make lab      JupyterLab in notebooks/
-# make lint     ruff, and notebooks without outputs
+# make lint     ruff, mypy, and notebooks without outputs
 # make clean    what smoke and quick runs left; not .venv, data/ or anything of the profile paper
 # make constraints   brings constraints.txt up to date after a change of requirements.txt
 #
@@ -52,6 +52,7 @@ lab: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/nbstripout --verify --keep-id notebooks/*.ipynb
 
 clean:

@@ -7,7 +7,7 @@ in `labreport.models`, so either side's can be loaded into the other's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,8 @@ class FirstOptimization(models.FirstOptimization):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images
-        for conv, norm, _, _ in self.convs:
+        for block in self.convs:
+            conv, norm, *_ = block.children()
             x = F.max_pool2d(F.relu(norm(conv(x))), 2, 2)
         return self.fc2(F.relu(self.fc1(self.reduce(x).flatten(1))))
 
@@ -97,6 +98,7 @@ class AppendixLoop:
         self.device = device
         self.model = NETWORKS[recipe.model]().to(device)
         parameters = self.model.parameters()
+        self.optimizer: torch.optim.Optimizer
         if recipe.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum)
         else:
@@ -106,7 +108,7 @@ class AppendixLoop:
         self.loader = DataLoader(dataset, recipe.batch_size, shuffle=True, num_workers=workers)
         self.batches = self._endless()
 
-    def _endless(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _endless(self) -> Generator[tuple[Tensor, Tensor]]:
         while True:
             yield from self.loader
 

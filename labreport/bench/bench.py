@@ -375,9 +375,9 @@ def peak_memory() -> int:
     """
     status = Path("/proc/self/status")
     if status.exists():
-        peak = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
-        if peak:
-            return int(peak.split()[1]) * 1024
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+        if line:
+            return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, others KiB
 

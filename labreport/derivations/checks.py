@@ -10,11 +10,12 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -325,11 +326,15 @@ def cross_entropy_checks(seed: int = 0) -> list[Check]:
     weight = torch.rand(k, generator=generator, dtype=torch.float64) + 0.5
     log_p = derivations.log_softmax(logits)
 
-    def both(targets: Tensor, **options: object) -> tuple[Tensor, Tensor]:
+    def both(targets: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
         return derivations.cross_entropy(logits, targets, **options), F.cross_entropy(logits, targets, **options)
 
-    plain = [{"reduction": reduction, "weight": w} for reduction in ("mean", "sum", "none") for w in (None, weight)]
-    ignoring = [{**options, "ignore_index": label} for options in plain for label in (-100, int(labels[0]))]
+    plain: list[dict[str, Any]] = [
+        {"reduction": reduction, "weight": w} for reduction in ("mean", "sum", "none") for w in (None, weight)
+    ]
+    ignoring: list[dict[str, Any]] = [
+        {**options, "ignore_index": label} for options in plain for label in (-100, int(labels[0]))
+    ]
     smoothed = [{**options, "label_smoothing": e} for options in ignoring for e in (0.1, 1.0)]
     nll = [(derivations.nll_loss(log_p, labels, **o), F.nll_loss(log_p, labels, **o)) for o in ignoring]
     composed = [(F.cross_entropy(logits, labels, **o), derivations.nll_loss(log_p, labels, **o)) for o in ignoring]
@@ -422,12 +427,13 @@ def log_checks(seed: int = 0) -> list[Check]:
         floor = _number(least_cross_entropy(float((y.argmax(1) == t).double().mean())))
         below.append((floor - loss).clamp(min=0))
         batches = zip(y.split(20), t.split(20), strict=True)
-        sums.append((sum(F.cross_entropy(*batch) for batch in batches) / len(y) * 20, loss))
+        means = torch.stack([F.cross_entropy(*batch) for batch in batches])
+        sums.append((means.sum() / len(y) * 20, loss))
     return [
         compare("mean cross-entropy ≥ (1 − accuracy) · ln 2", ((b, torch.zeros_like(b)) for b in below), bound=0),
         compare("(sum of batch means / N) · batch size = mean", sums),
     ]
 
 
-def _number(value: float) -> Tensor:
+def _number(value: ArrayLike) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)

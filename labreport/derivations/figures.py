@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -83,7 +83,7 @@ def first_kernels(records: Sequence[RunRecord]) -> tuple[Tensor, str]:
         return torch.from_numpy(record.predictions.first_kernels), f"{len(record.history)} epochs"
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
-        return models.build("baseline").conv1.weight.detach(), "untrained"
+        return models.Baseline().conv1.weight.detach(), "untrained"
 
 
 # ------------------------------------------------------------------------------------------------------ shared drawing
@@ -150,7 +150,7 @@ def _cells(
 
 
 def _frame(
-    ax: Axes, row: float, column: float, height: float, width: float, colour: str = ORANGE, **style: object
+    ax: Axes, row: float, column: float, height: float, width: float, colour: str = ORANGE, **style: Any
 ) -> None:
     ax.add_patch(Rectangle((column, row), width, height, fill=False, edgecolor=colour, **{"linewidth": 1.8, **style}))
 
@@ -189,7 +189,7 @@ def kernel_at_work(image: Tensor, kernel: Tensor) -> Figure:
         above.set_title(f"window at ({i}, {j})")
         done = torch.arange(output.numel()).view_as(output) < count
         _cells(below, output.where(done, math.nan), cmap="RdBu_r", limits=(-10, 10))
-        _frame(below, 0, 0, *output.shape, colour=GREY, linewidth=0.6)
+        _frame(below, 0, 0, output.shape[0], output.shape[1], colour=GREY, linewidth=0.6)
         _frame(below, i, j, 1, 1)
         products = zip(kernel.flatten().tolist(), crop[i : i + 2, j : j + 2].flatten().tolist(), strict=True)
         terms = " ".join(f"{'+' if w > 0 else '−'} {abs(w) * x:.0f}" for w, x in products).removeprefix("+ ")
@@ -235,7 +235,7 @@ def _draw_places(above: Axes, below: Axes, size: int, place: int, *, reach: int,
     for i in range(-padding, size + padding):
         for j in range(-padding, size + padding):
             inside = 0 <= i < size and 0 <= j < size
-            style = (
+            style: dict[str, Any] = (
                 {"facecolor": PALE, "edgecolor": "#b8c2cd"}
                 if inside
                 else {"facecolor": "none", "edgecolor": "#b8c2cd", "linestyle": ":"}
@@ -584,7 +584,7 @@ def impossible_losses(logs: dict[str, Sequence[tuple[float, float]]], factors: S
     ax.fill_between(a, 1e-3, floor, color=RED, alpha=0.1, linewidth=0)
     ax.plot(a, floor, color=RED, linewidth=1.2)
     ax.text(0.745, 0.105, "no mean cross-entropy\ncan lie here", ha="right", va="center", color=RED, size=8)
-    ax.text(0.405, least_cross_entropy(0.4) * 1.07, "(1 − a) ln 2", color=RED, va="bottom", size=8)
+    ax.text(0.405, float(least_cross_entropy(0.4)) * 1.07, "(1 − a) ln 2", color=RED, va="bottom", size=8)
     ax.axhline(math.log(10), color=GREY, linewidth=0.8, linestyle="--")
     ax.text(0.745, math.log(10) * 1.07, "ln 10: untrained", color=GREY, ha="right", va="bottom", size=8)
     for (name, pairs), marker in zip(logs.items(), ("o", "x"), strict=True):

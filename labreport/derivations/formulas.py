@@ -134,7 +134,7 @@ def conv2d_im2col(
     """`conv2d_loops` as one matrix product: kernels as rows (O, C·KH·KW) times `im2col` (N, C·KH·KW, OH·OW)."""
     _check_operands(x, weight, bias)
     rows, columns = _output_sizes(x, weight, stride, padding, dilation)
-    z = weight.flatten(1) @ im2col(x, tuple(weight.shape[2:]), stride, padding, dilation)
+    z = weight.flatten(1) @ im2col(x, (weight.shape[2], weight.shape[3]), stride, padding, dilation)
     return _add_bias(z.unflatten(2, (rows, columns)), bias)
 
 
@@ -166,7 +166,7 @@ def conv2d_toeplitz(
     """`conv2d_loops` as one sparse matrix `toeplitz(weight, …)` times each flattened image."""
     _check_operands(x, weight, bias)
     rows, columns = _output_sizes(x, weight, stride, padding, dilation)
-    matrix = toeplitz(weight, tuple(x.shape[2:]), stride, padding, dilation)
+    matrix = toeplitz(weight, (x.shape[2], x.shape[3]), stride, padding, dilation)
     z = (matrix @ x.flatten(1).T).T
     return _add_bias(z.reshape(len(x), len(weight), rows, columns), bias)
 
@@ -202,10 +202,10 @@ def conv2d_backward(
     expected = (len(x), len(weight), *_output_sizes(x, weight, stride, padding, dilation))
     if tuple(grad.shape) != expected:
         raise ValueError(f"grad has shape {tuple(grad.shape)}, but the convolution's output is {expected}")
-    under = im2col(x, tuple(weight.shape[2:]), stride, padding, dilation)
+    under = im2col(x, (weight.shape[2], weight.shape[3]), stride, padding, dilation)
     grad_weight = (grad.flatten(2) @ under.transpose(1, 2)).sum(0)
     return ConvGradients(
-        conv2d_transposed(grad, weight, tuple(x.shape[2:]), stride, padding, dilation),
+        conv2d_transposed(grad, weight, (x.shape[2], x.shape[3]), stride, padding, dilation),
         grad_weight.view_as(weight),
         grad.sum((0, 2, 3)),
     )
@@ -239,7 +239,7 @@ def spread_out(
 
 
 def _pair(value: Pair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (value, value) if isinstance(value, int) else value
 
 
 def _pad(x: Tensor, padding: Pair) -> Tensor:
@@ -339,14 +339,15 @@ def layer_costs(model: nn.Module, inputs: Tensor) -> list[LayerCost]:
 def _layer_cost(name: str, layer: nn.Module, output: Tensor) -> LayerCost:
     shape = tuple(output.shape[1:])
     if isinstance(layer, nn.Conv2d):
-        c_in, c_out, kernel, groups = layer.in_channels, layer.out_channels, layer.kernel_size, layer.groups
+        c_in, c_out, groups = layer.in_channels, layer.out_channels, layer.groups
+        kernel, places = (layer.kernel_size[0], layer.kernel_size[1]), (shape[1], shape[2])
         parameters = conv2d_parameters(c_in, c_out, kernel, bias=layer.bias is not None, groups=groups)
-        return LayerCost(name, "Conv2d", shape, parameters, conv2d_flops(c_in, c_out, kernel, shape[1:], groups=groups))
+        return LayerCost(name, "Conv2d", shape, parameters, conv2d_flops(c_in, c_out, kernel, places, groups=groups))
     if isinstance(layer, nn.Linear):
         n_in, n_out = layer.in_features, layer.out_features
         parameters = linear_parameters(n_in, n_out, bias=layer.bias is not None)
         return LayerCost(name, "Linear", shape, parameters, linear_flops(n_in, n_out))
-    return LayerCost(name, "BatchNorm2d", shape, 2 * layer.num_features, 0)
+    return LayerCost(name, "BatchNorm2d", shape, sum(p.numel() for p in layer.parameters()), 0)
 
 
 # ------------------------------------------------------------------------------------------------------------- softmax

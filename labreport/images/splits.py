@@ -56,8 +56,8 @@ def fingerprint(*splits: Images) -> str:
     for split in splits:
         digest.update(len(split).to_bytes(8, "little"))
         for images in split.images.split(1_000):  # channels first, whatever their order in memory
-            digest.update(images.contiguous().numpy())
-        digest.update(split.labels.numpy().astype(np.uint8))
+            digest.update(images.contiguous().numpy().data)
+        digest.update(split.labels.numpy().astype(np.uint8).data)
     return digest.hexdigest()[:16]
 
 

@@ -148,7 +148,7 @@ class _FastGroup(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(cout, momentum=0.4, eps=1e-12) for _ in range(depth))
         for conv, norm in zip(self.convs, self.norms, strict=True):
             if identity:
-                nn.init.dirac_(conv.weight[: conv.in_channels])  # the first filters pass their input on
+                nn.init.dirac_(conv.weight[: conv.in_channels])  # type: ignore[index]  # the first filters pass their input on
             norm.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -174,7 +174,7 @@ class FastNet(nn.Module):
     ):
         super().__init__()
         self.whitening = nn.Conv2d(3, 24, 2)
-        nn.init.zeros_(self.whitening.bias)
+        nn.init.zeros_(self.whitening.bias)  # type: ignore[arg-type]
         self.groups = nn.Sequential(*(_FastGroup(a, b, depth, identity) for a, b in pairwise((24, *widths))))
         self.head = nn.Linear(widths[-1], num_classes, bias=False)
         with torch.no_grad():

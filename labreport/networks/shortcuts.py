@@ -29,12 +29,12 @@ class OnePixelConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) → (N, out_channels, H', W'); the shortcut where H' = W' = 1."""
         geometry = list(zip(x.shape[2:], self.kernel_size, self.stride, self.padding, strict=True))
-        if any((size + 2 * pad - kernel) // stride for size, kernel, stride, pad in geometry):
+        if any((size + 2 * pad - kernel) // stride for size, kernel, stride, pad in geometry):  # type: ignore[operator]
             return super().forward(x)
-        rows, columns = (min(size, kernel - pad) for size, kernel, _, pad in geometry)  # of the input, under the kernel
-        top, left = self.padding
+        rows, columns = (min(size, kernel - pad) for size, kernel, _, pad in geometry)  # type: ignore[operator]  # of the input, under the kernel
+        top, left = self.padding  # type: ignore[str-unpack]
         # Channels last, as the weights lie in memory: so the slices are views, and gradients come back in that layout.
-        weight = self.weight.permute(0, 2, 3, 1)[:, top : top + rows, left : left + columns].flatten(1)
+        weight = self.weight.permute(0, 2, 3, 1)[:, top : top + rows, left : left + columns].flatten(1)  # type: ignore[operator]
         pixels = x.permute(0, 2, 3, 1)[:, :rows, :columns].flatten(1)
         return F.linear(pixels, weight, self.bias)[:, :, None, None]
 
@@ -80,7 +80,7 @@ def install(model: nn.Module, side: int) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if any(child is conv for conv in found):
-                setattr(parent, name, OnePixelConv2d.of(child))
+                setattr(parent, name, OnePixelConv2d.of(child))  # type: ignore[arg-type]
 
 
 def _plain(conv: nn.Conv2d) -> bool:

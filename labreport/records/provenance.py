@@ -22,7 +22,7 @@ def environment(device: torch.device, *, bf16: bool = False) -> Environment:
     precision = "bf16 autocast" if bf16 else "fp32"
     if device.type == "cuda":
         name, extensions = torch.cuda.get_device_name(device), f"CUDA {torch.version.cuda}, driver {_driver()}"
-        if not bf16 and torch.backends.cudnn.conv.fp32_precision == "tf32":  # torch's default on Ampere and later
+        if not bf16 and torch.backends.cudnn.conv.fp32_precision == "tf32":  # type: ignore[attr-defined]  # torch's default on Ampere and later
             precision = "fp32, TF32 in convolutions"
     else:
         name = processor() if device.type == "cpu" else f"{device.type.upper()} of {processor()}"
@@ -45,7 +45,8 @@ def processor() -> str:
     """The processor's model, as its maker calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        fields = dict(map(str.strip, line.split(":", 1)) for line in reversed(lines) if ":" in line)
+        parts = (line.partition(":") for line in reversed(lines))
+        fields = {name.strip(): value.strip() for name, _, value in parts}
         family = f" (family {fields['cpu family']}, model {fields['model']})" if "cpu family" in fields else ""
         return f"{fields['model name']}{family}"
     except (OSError, KeyError):

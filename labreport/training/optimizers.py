@@ -33,7 +33,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure=None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for weight in group["params"]:
                 state = self.state[weight]
@@ -82,13 +82,13 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
 def _sgd(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
     trainable = _trainable(model)
     settings = {"momentum": recipe.momentum, "nesterov": recipe.nesterov, "weight_decay": recipe.weight_decay}
-    return [torch.optim.SGD(trainable, lr=_rate(recipe, trainable), fused=_fused(trainable), **settings)]
+    return [torch.optim.SGD(trainable, lr=_rate(recipe, trainable), fused=_fused(trainable), **settings)]  # type: ignore[arg-type]
 
 
 def _adam(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
     trainable = _trainable(model)
     settings = {"fused": _fused(trainable), "capturable": trainable[0].is_cuda}
-    return [torch.optim.Adam(trainable, lr=_rate(recipe, trainable), weight_decay=recipe.weight_decay, **settings)]
+    return [torch.optim.Adam(trainable, lr=_rate(recipe, trainable), weight_decay=recipe.weight_decay, **settings)]  # type: ignore[arg-type]
 
 
 def _muon(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
@@ -96,12 +96,12 @@ def _muon(recipe: Recipe, model: nn.Module) -> list[torch.optim.Optimizer]:
     biases = [p for name, p in model.named_parameters() if p.ndim == 1 and p.requires_grad and "whitening" not in name]
     bias_lr, head_lr = BIAS_LR * recipe.batch_size, HEAD_LR * recipe.batch_size
     groups = [
-        {"params": [model.whitening.bias], "lr": bias_lr, "until_epoch": WHITENING_BIAS_EPOCHS},
+        {"params": [model.whitening.bias], "lr": bias_lr, "until_epoch": WHITENING_BIAS_EPOCHS},  # type: ignore[union-attr]
         {"params": biases, "lr": bias_lr},
-        {"params": [model.head.weight], "lr": head_lr},
+        {"params": [model.head.weight], "lr": head_lr},  # type: ignore[union-attr]
     ]
     for group in groups:  # airbench's decay is a share of the weight a sample, whatever the rate
-        group["weight_decay"] = recipe.weight_decay * recipe.batch_size / group["lr"]
+        group["weight_decay"] = recipe.weight_decay * recipe.batch_size / group["lr"]  # type: ignore[operator]
     sgd = torch.optim.SGD(groups, lr=bias_lr, momentum=0.85, nesterov=True, fused=_fused(filters))
     return [Muon(filters, lr=recipe.lr, momentum=recipe.momentum), sgd]
 

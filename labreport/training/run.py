@@ -87,8 +87,8 @@ class Run:
         weights = start_from_imagenet(model) if recipe.pretrained else ""
         if recipe.whiten:
             sample = train.inputs[:WHITENED_FROM].permute(0, 3, 1, 2).cpu()
-            model.whiten(augment.normalize(sample, recipe.normalization))
-        model = model.to(device, memory_format=torch.channels_last)
+            model.whiten(augment.normalize(sample, recipe.normalization))  # type: ignore[operator]
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if train.inputs.ndim == 4:
             shortcuts.install(model, train.inputs.shape[1])
         autocast = recipe.precision == "bf16" and supports_bf16(device)
@@ -140,7 +140,7 @@ class Run:
                 own = [{k: group[k] for k in ("lr", "capturable") if k in group} for group in optimizer.param_groups]
                 optimizer.load_state_dict(saved)
                 for group, kept in zip(optimizer.param_groups, own, strict=True):
-                    group.update(kept)
+                    group.update(kept)  # type: ignore[arg-type]
             self.history = [Epoch(**row) for row in state["history"]]
             self.stretches = [
                 Stretch(**{**stretch, "environment": Environment(**stretch["environment"])})

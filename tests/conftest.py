@@ -7,7 +7,8 @@ import pytest
 
 # Set before any test module imports torch or matplotlib, and inherited by the kernels and commands that tests start.
 os.environ |= {"LABREPORT_OFFLINE": "1", "LABREPORT_PROFILE": "smoke", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-os.environ.pop("LABREPORT_DATA", None)
+for name in ("LABREPORT_DATA", "LABREPORT_WEIGHTS"):
+    os.environ.pop(name, None)
 
 _home = pytest.StashKey[tempfile.TemporaryDirectory]()
 

@@ -221,8 +221,14 @@ class RunRecord:
 def run_key(settings: dict, network: str, weights: str, fingerprint: str, seed: int) -> str:
     """Twelve hex digits that name a run by what is computed.
 
-    `settings` are a recipe's, whose name for its network does not count: `network` is that network's digest.
+    `settings` are a recipe's, whose name for its network does not count: `network` is that network's digest. Nor
+    does what `weights` are called, but for their digest.
     """
     computed = {name: value for name, value in settings.items() if name != "model"}
-    text = json.dumps([computed, network, weights, fingerprint, seed], sort_keys=True)
+    text = json.dumps([computed, network, weights_digest(weights), fingerprint, seed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def weights_digest(weights: str) -> str:
+    """Of what names the weights that a training starts from, the part that does: their sha256, or nothing."""
+    return weights.rpartition("sha256 ")[2]

@@ -14,7 +14,7 @@ from labreport.facts.recipes import Recipe
 from labreport.images.splits import Data
 from labreport.networks import pretrained
 from labreport.records.provenance import commit
-from labreport.records.record import Epoch, RunRecord, Verification
+from labreport.records.record import Epoch, RunRecord, Verification, weights_digest
 from labreport.records.store import Store
 from labreport.training.device import best_device, keep_freed_memory, threads_for
 from labreport.training.evaluate import predict, score
@@ -98,7 +98,7 @@ def first_epoch(record: RunRecord, recipe: Recipe, data: Data, device: torch.dev
     """
     if data.info.fingerprint != record.data.fingerprint:
         raise ValueError(f"it is of other images ({record.data.source}, {record.data.fingerprint})")
-    if recipe.pretrained and pretrained.weights_name() != record.weights:
+    if recipe.pretrained and weights_digest(pretrained.weights_name()) != weights_digest(record.weights):
         raise ValueError(f"it started from other weights ({record.weights})")
     inputs = extract_features(recipe, data, record.seed, record.profile, device)[1] if recipe.features_from else data
     first = record.stretches[0].environment

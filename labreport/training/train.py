@@ -19,7 +19,7 @@ from labreport.facts.recipes import RECIPES, Recipe, for_profile
 from labreport.files import clear_leftovers, write_atomically
 from labreport.images.splits import Data, Images
 from labreport.networks import costs, models, pretrained
-from labreport.records.record import DataInfo, Epoch, RunRecord, run_key
+from labreport.records.record import DataInfo, Epoch, RunRecord, run_key, weights_digest
 from labreport.records.store import Store
 from labreport.training.device import best_device, keep_freed_memory, threads_for
 from labreport.training.evaluate import predict, predictions, score
@@ -47,7 +47,7 @@ def train(
 
     Raises:
         TrainingError: the loss is not finite, or a checkpoint cannot be read.
-        WeightsUnavailable: pretrained weights are wanted and cannot be had.
+        WeightsUnavailable, WeightsError: pretrained weights are wanted and cannot be had, or not be used.
         StorageError: a checkpoint or the record cannot be written.
         ValueError: the recipe names something that does not exist.
     """
@@ -73,7 +73,8 @@ def find(
 ) -> RunRecord | None:
     """The record of exactly that run, or None; with `weights` None, whatever weights it started from."""
     for record in store.runs(recipe.name, recipe.settings(), seed, data.fingerprint):
-        if record.is_of_network(network) and weights in (None, record.weights):
+        same_weights = weights is None or weights_digest(weights) == weights_digest(record.weights)
+        if record.is_of_network(network) and same_weights:
             return record
     return None
 

@@ -1,4 +1,4 @@
-"""Records as matplotlib figures, 6.3 inches wide (the text of an A4 page). Nothing here imports torch.
+"""Records as figures, 6.3 inches wide (the text of an A4 page), by seaborn and matplotlib. Nothing here imports torch.
 
 `records` is the list of one recipe's runs, one a seed; `records_by_name` maps recipe names to such lists, of which
 empty ones are skipped. Every figure is drawn under `STYLE`, whatever the notebook's own settings are; save it under
@@ -11,16 +11,19 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap, PowerNorm, TwoSlopeNorm
+from matplotlib.colors import ListedColormap, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from labreport.evidence import statistics, tables
-from labreport.evidence.statistics import Interval, measure
+from labreport.evidence.statistics import Interval, Measurement, measure
 from labreport.facts.reported import System
 from labreport.records.record import Epoch, RunRecord
 
@@ -86,10 +89,35 @@ def _present(records_by_name: RecordsByName) -> list[Sequence[RunRecord]]:
     return present
 
 
-def _error_bar(ax: Axes, value: float, place: float, interval: Interval, **settings: object) -> None:
-    """A dot at `value` in row `place`, with its interval, in percent."""
-    low, high = max(value - interval.low, 0.0), max(interval.high - value, 0.0)
-    ax.errorbar(100 * value, place, xerr=[[100 * low], [100 * high]], capsize=2.5, elinewidth=1.1, **settings)
+def _dots(ax: Axes, labels: Sequence[str], found: Mapping[int, tuple[float, Interval]], **settings: Any) -> None:
+    """A dot with its interval in the rows of `found`, place → share and interval; `labels` has each row's name."""
+    points = [(place, 100 * x) for place, (share, span) in found.items() for x in (span.low, share, span.high)]
+    frame = pd.DataFrame(points, columns=["place", "percent"])
+    # Of the three numbers of a row the middle one is the dot, and the outer ones end the bar.
+    middle = {"estimator": "median", "errorbar": ("pi", 100), "linestyle": "none"}
+    look = {"color": BLUE, "markersize": 4.5, "capsize": 0.25, "err_kws": {"linewidth": 1.1}}
+    rows = {"y": "place", "order": range(len(labels)), "orient": "h", "legend": False}
+    sns.pointplot(frame, x="percent", ax=ax, **rows, **middle | look | settings)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylabel("")
+
+
+def _diamonds(ax: Axes, n: int, percents: Mapping[int, float]) -> None:
+    """What the lab report states, place → percent, as open diamonds in the places of `n` rows."""
+    look = {"color": ORANGE, "marker": "D", "markersize": 5, "markeredgewidth": 1, "fillstyle": "none"}
+    rows = {"order": range(n), "orient": "h", "legend": False, "linestyle": "none", "errorbar": None}
+    sns.pointplot(x=list(percents.values()), y=list(percents), label="reported", ax=ax, **rows, **look)
+
+
+def _heatmap(
+    ax: Axes, values: np.ndarray, texts: np.ndarray, rows: Sequence[str], columns: Sequence[str], **settings: Any
+) -> None:
+    """A matrix (R, C) as shades, with a text in each cell."""
+    labels = {"xticklabels": columns, "yticklabels": rows}
+    sns.heatmap(values, annot=texts, fmt="", rasterized=True, ax=ax, **labels, **settings)  # cells as shapes are large
+    for text, colour in zip(ax.texts, ax.collections[0].get_facecolors(), strict=True):
+        text.set_color("white" if sns.utils.relative_luminance(colour) < 0.2 else INK)  # where the contrast is higher
+    ax.tick_params(length=0, labelrotation=0)
 
 
 # --- one system -----------------------------------------------------------------------------------------------------
@@ -97,7 +125,7 @@ def _error_bar(ax: Axes, value: float, place: float, interval: Interval, **setti
 
 @styled
 def curves(records: Sequence[RunRecord]) -> Figure:
-    """Loss and accuracy over the epochs, training and (unless trained on) validation: seeds thin, their mean thick."""
+    """Loss and accuracy over the epochs, training and (unless trained on) validation: the seeds' mean and range."""
     statistics.answers(records)  # refuses an empty list and mixed test sets
     figure = _figure(2.5)
     left, right = figure.subplots(1, 2)
@@ -119,19 +147,31 @@ def curves(records: Sequence[RunRecord]) -> Figure:
 
 
 def draw_curves(left: Axes, right: Axes, histories: Sequence[Sequence[Epoch]]) -> None:
-    """Losses on `left`, accuracies in percent on `right`; histories of unequal length are cut to the shortest."""
+    """Losses on `left`, accuracies in percent on `right`: the seeds' means, in a band from the lowest to the highest.
+
+    Histories of unequal length are cut to the shortest.
+    """
     n = min(len(history) for history in histories)
-    epochs = np.arange(1, n + 1)
-    marker = "o" if n < 3 else None
-    for ax, kind, scale, label in ((left, "loss", 1, "loss, nats"), (right, "accuracy", 100, "accuracy, %")):
-        for split, name, colour, dash in (("train", "training", ORANGE, "--"), ("val", "validation", BLUE, "-")):
-            values = [[getattr(row, f"{split}_{kind}") for row in history[:n]] for history in histories]
-            if any(None in history for history in values):  # trained on the validation images, too
-                continue
-            rows = scale * np.array(values)
-            if len(rows) > 1:
-                ax.plot(epochs, rows.T, color=colour, linewidth=0.5, alpha=0.5)
-            ax.plot(epochs, rows.mean(axis=0), dash, color=colour, marker=marker, markersize=4, label=name)
+    rows = [row for history in histories for row in history[:n]]
+    splits = {"training": (ORANGE, (3, 1.5)), "validation": (BLUE, "")}
+    parts = [
+        pd.DataFrame(
+            {
+                "epoch": [row.epoch for row in rows],
+                "loss": [getattr(row, f"{split}_loss") for row in rows],
+                "accuracy": [getattr(row, f"{split}_accuracy") for row in rows],
+                "split": name,
+            }
+        ).dropna()  # where the validation images were trained on, too, there is nothing
+        for split, name in (("train", "training"), ("val", "validation"))
+    ]
+    frame = pd.concat([part for part in parts if len(part)])
+    frame["accuracy"] *= 100
+    several = {"estimator": "mean", "errorbar": ("pi", 100)} if len(histories) > 1 else {"estimator": None}
+    colours, dashes = ({name: look[i] for name, look in splits.items()} for i in (0, 1))
+    for ax, kind, label in ((left, "loss", "loss, nats"), (right, "accuracy", "accuracy, %")):
+        looks = {"hue": "split", "style": "split", "palette": colours, "dashes": dashes, "ax": ax}
+        sns.lineplot(frame, x="epoch", y=kind, marker="o" if n < 3 else None, markersize=4, **several, **looks)
         ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, n + 0.5) if n < 10 else (0, n))
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(axis="y")
@@ -148,20 +188,13 @@ def confusion(records: Sequence[RunRecord]) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = _figure(3.3)  # as high as its counts need, so that another picture fits on the page
     ax = figure.subplots()
+    numbers = np.array([[f"{count:.0f}" if round(count) else "" for count in row] for row in counts])
     # The square root brings out the few per cent of each confusion beside a diagonal near one.
-    image = ax.imshow(100 * shares, cmap="Blues", norm=PowerNorm(0.5, 0, 100))
-    for (row, column), count in np.ndenumerate(counts):
-        if round(count):
-            colour = "white" if shares[row, column] > 0.3 else INK
-            ax.text(column, row, f"{count:.0f}", ha="center", va="center", fontsize=7, color=colour)
-    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right", rotation_mode="anchor")
-    ax.set_yticks(range(len(classes)), classes)
+    bar = {"shrink": 0.8, "ticks": [0, 5, 10, 25, 50, 75, 100], "label": "share of the true class, %"}
+    look = {"cmap": "Blues", "norm": PowerNorm(0.5, 0, 100), "square": True, "cbar_kws": bar}
+    _heatmap(ax, 100 * shares, numbers, classes, classes, annot_kws={"fontsize": 7}, **look)
+    ax.set_xticks(ax.get_xticks(), classes, rotation=45, ha="right", rotation_mode="anchor")
     ax.set(xlabel="predicted class", ylabel="true class")
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=ax, shrink=0.8, ticks=[0, 5, 10, 25, 50, 75, 100])
-    bar.set_label("share of the true class, %")
-    bar.outline.set_visible(False)
     return figure
 
 
@@ -172,17 +205,18 @@ def per_class(records: Sequence[RunRecord], reported: System | None = None) -> F
     classes = records[0].data.classes
     figure = _figure(0.8 + 0.17 * len(classes))
     ax = figure.subplots()
-    for k in range(len(classes)):
-        interval = statistics.accuracy_interval(correct[:, k].tolist(), int(total[k]))
-        label = "measured, 95 % interval" if k == 0 else None
-        _error_bar(ax, correct[:, k].mean() / total[k], k, interval, fmt="o", markersize=4, color=BLUE, label=label)
-        if len(records) > 1:
-            ax.plot(100 * correct[:, k] / total[k], np.full(len(records), k), "|", color=BLUE, alpha=0.6, markersize=7)
+    shares = correct / total
+    intervals = [statistics.accuracy_interval(correct[:, k].tolist(), int(total[k])) for k in range(len(classes))]
+    found = dict(enumerate(zip(shares.mean(axis=0), intervals, strict=True)))
+    _dots(ax, classes, found, markersize=4, label="measured, 95 % interval")
+    if len(records) > 1:
+        look = {"marker": "|", "linewidth": 1, "color": BLUE, "alpha": 0.6, "size": 7}
+        sns.stripplot(pd.DataFrame(100 * shares), orient="h", jitter=False, ax=ax, **look)
     if reported is not None and reported.per_class and tables.is_cifar10(records):
-        shares = [100 * line.correct / line.total for line in reported.per_class]
-        ax.plot(shares, range(len(shares)), "D", color=ORANGE, fillstyle="none", markersize=5, label="reported")
+        lines = enumerate(reported.per_class)
+        _diamonds(ax, len(classes), {k: 100 * line.correct / line.total for k, line in lines})
     ax.set_yticks(range(len(classes)), classes)
-    ax.set(xlabel="test accuracy, %", ylim=(len(classes) - 0.5, -0.5))
+    ax.set(xlabel="test accuracy, %")
     ax.grid()
     figure.legend(loc="outside upper right", ncols=2)
     return figure
@@ -279,25 +313,21 @@ def comparison(records_by_name: RecordsByName, reference: RecordsByName | None =
     rows = tables.comparison_rows(records_by_name)
     figure = _figure(0.8 + 0.19 * len(rows))
     ax = figure.subplots()
-    for place, row in enumerate(rows):
-        if row.statement is not None:
-            ax.plot(100 * row.statement.value, place, "D", color=ORANGE, fillstyle="none", markersize=5.5)
-        if reference and reference.get(row.name):
-            ax.plot(
-                100 * measure(reference[row.name], row.quantity).value, place + 0.32, "s", color=GREY, markersize=3.5
-            )
-        if records := records_by_name.get(row.name):
-            measured = measure(records, row.quantity)
-            _error_bar(ax, measured.value, place, measured.interval, fmt="o", markersize=4.5, color=BLUE)
-        else:
-            note = {"xy": (1, place), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
-            ax.annotate("not run", **note, fontsize=7, color=GREY)
-    ax.errorbar([], [], xerr=[], fmt="o", markersize=4.5, color=BLUE, capsize=2.5, label="measured, 95 % interval")
+
+    def measured(runs: RecordsByName) -> dict[int, Measurement]:
+        return {k: measure(runs[row.name], row.quantity) for k, row in enumerate(rows) if runs.get(row.name)}
+
+    own = measured(records_by_name)
+    _diamonds(ax, len(rows), {k: 100 * row.statement.value for k, row in enumerate(rows) if row.statement})
     if reference:
-        ax.plot([], [], "s", color=GREY, markersize=3.5, label="reference run")
-    ax.plot([], [], "D", color=ORANGE, fillstyle="none", markersize=5.5, label="reported")
-    ax.set_yticks(range(len(rows)), [row.label for row in rows])
-    ax.set(xlabel="accuracy, %", ylim=(len(rows) - 0.5, -0.5))
+        means = {k + 0.32: 100 * found.value for k, found in measured(reference).items()}
+        ax.plot(list(means.values()), list(means), "s", color=GREY, markersize=3.5, label="reference run")
+    dots = {k: (found.value, found.interval) for k, found in own.items()}
+    _dots(ax, [row.label for row in rows], dots, label="measured, 95 % interval")
+    for k in sorted(set(range(len(rows))) - set(own)):
+        note = {"xy": (1, k), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
+        ax.annotate("not run", **note, fontsize=7, color=GREY)
+    ax.set(xlabel="accuracy, %")
     ax.grid()
     figure.legend(loc="outside upper right", ncols=3)
     return figure
@@ -344,13 +374,13 @@ def ablation(records_by_name: RecordsByName) -> Figure:
     whole, *variants = _present(records_by_name)
     figure = _figure(0.6 + 0.26 * len(variants))
     ax = figure.subplots()
-    for place, records in enumerate(variants):
+    changes = {}
+    for k, records in enumerate(variants):
         result = statistics.paired_test(statistics.answers(records), statistics.answers(whole))
-        interval = Interval(result.low, result.high, result.method)
-        _error_bar(ax, result.difference, place, interval, fmt="o", markersize=4.5, color=BLUE)
+        changes[k] = result.difference, Interval(result.low, result.high, result.method)
+    _dots(ax, [records[0].title for records in variants], changes)
     ax.axvline(0, color=GREY, linewidth=0.8)
-    ax.set_yticks(range(len(variants)), [records[0].title for records in variants])
-    ax.set(xlabel="change of test accuracy, points", ylim=(len(variants) - 0.5, -0.5))
+    ax.set(xlabel="change of test accuracy, points")
     ax.grid()
     return figure
 
@@ -417,25 +447,14 @@ def _draw_reliability(ax: Axes, records: Sequence[RunRecord]) -> None:
 def class_changes(records_by_name: RecordsByName) -> Figure:
     """Accuracy of every class and system in percent; shade, the change in points from the system to its left."""
     present = _present(records_by_name)
-    shares = []
-    for records in present:
-        correct, total = tables.class_counts(records)
-        shares.append(100 * correct.mean(axis=0) / total)
-    shares = np.stack(shares, axis=1)
+    counts = map(tables.class_counts, present)
+    shares = np.stack([100 * correct.mean(axis=0) / total for correct, total in counts], axis=1)
     changes = np.diff(shares, axis=1, prepend=shares[:, :1])
     limit = max(float(np.abs(changes).max()), 1.0)
+    texts = tables.class_changes(records_by_name).iloc[:, 1:].to_numpy()
     figure = _figure(2.8)
     ax = figure.subplots()
-    image = ax.imshow(changes, cmap="RdBu", norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
-    for (row, column), change in np.ndenumerate(changes):
-        text = f"{shares[row, column]:.1f}" + (f" ({tables.signed(change, 1)})" if column else "")
-        colour = "white" if abs(change) > 0.65 * limit else INK
-        ax.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
-    ax.set_xticks(range(len(present)), [tables.short_title(records).replace(" ", "\n", 1) for records in present])
-    ax.set_yticks(range(len(shares)), present[0][0].data.classes)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=ax, shrink=0.8)
-    bar.set_label("change, points")
-    bar.outline.set_visible(False)
+    look = {"cmap": "RdBu", "vmin": -limit, "vmax": limit, "cbar_kws": {"shrink": 0.8, "label": "change, points"}}
+    names = [tables.short_title(records).replace(" ", "\n", 1) for records in present]
+    _heatmap(ax, changes, texts, present[0][0].data.classes, names, annot_kws={"fontsize": 6.5}, **look)
     return figure

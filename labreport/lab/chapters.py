@@ -50,6 +50,7 @@ def train(lab: Lab, name: str) -> list[RunRecord]:
         caption = (
             f"{recipe.title}: loss and accuracy on {images}, {tables.runs(records)}. Training values are running means "
             f"over the epoch, with augmentation and dropout where the recipe has them{smoothed}."
+            + (" The bands reach from the lowest to the highest seed." if len(records) > 1 else "")
         )
         lab.show(figures.curves(records), f"{name}-curves", caption)
         caption = f"{recipe.title}: the training with seed {records[0].seed}, epoch by epoch"

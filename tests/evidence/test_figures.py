@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fake_records import answering, fake_record, fake_records, fake_suite
 
-from labreport.evidence import figures, tables
+from labreport.evidence import figures, statistics, tables
 from labreport.facts.reported import SYSTEMS
 
 STAND_IN = {"classes": tuple("abcdefghij"), "source": "synthetic stand-in"}
@@ -71,15 +71,21 @@ def test_text_is_as_wide_at_every_resolution(dpi):
         assert figure.get_tightbbox().extents == pytest.approx(measured, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["curves", "per_class"])
+@pytest.mark.parametrize("name", [*ONE_SYSTEM, *ALL_SYSTEMS])
 def test_the_same_records_give_the_same_svg(name):
-    first, second = (svg(ONE_SYSTEM[name](fake_records(seeds=2, epochs=5))) for _ in range(2))
-    assert first == second
+    def draw() -> bytes:
+        if name in ONE_SYSTEM:
+            return svg(ONE_SYSTEM[name](fake_records(seeds=2, epochs=5, n_test=500)))
+        return svg(ALL_SYSTEMS[name](fake_suite(seeds=2, epochs=5, n_test=500)))
+
+    assert draw() == draw()
 
 
 def test_nothing_is_left_behind():
     before = dict(mpl.rcParams)
-    figures.curves(fake_records(seeds=1, epochs=3))
+    for draw in ONE_SYSTEM.values():
+        draw(fake_records(seeds=2, epochs=3))
+    figures.class_changes(fake_suite(seeds=1))
     assert dict(mpl.rcParams) == before
     pyplot = pytest.importorskip("matplotlib.pyplot")
     assert pyplot.get_fignums() == []
@@ -100,13 +106,16 @@ def test_no_records_at_all_is_a_clear_error(name):
 # --- one system -----------------------------------------------------------------------------------------------------
 
 
-def test_curves_show_each_seed_and_the_mean():
+def test_curves_show_the_mean_and_the_range_of_the_seeds():
     records = fake_records(seeds=3, epochs=30)
     _, right = figures.curves(records).axes
-    validation = [line for line in right.lines if line.get_color() == figures.BLUE]
-    assert len(validation) == 4
-    mean = 100 * np.mean([[row.val_accuracy for row in record.history] for record in records], axis=0)
-    assert np.allclose(validation[-1].get_ydata(), mean)
+    accuracies = 100 * np.array([[row.val_accuracy for row in record.history] for record in records])
+    (validation,) = (line for line in right.lines if line.get_color() == figures.BLUE and len(line.get_xdata()))
+    assert np.allclose(validation.get_ydata(), accuracies.mean(axis=0))
+    band = right.collections[-1].get_paths()[0].vertices
+    for epoch in (1, 15, 30):
+        ends, seeds = band[band[:, 0] == epoch, 1], accuracies[:, epoch - 1]
+        assert (ends.min(), ends.max()) == pytest.approx((seeds.min(), seeds.max()))
 
 
 def test_a_single_epoch_is_visible():
@@ -118,8 +127,20 @@ def test_confusion_shows_mean_counts():
     records = fake_records(seeds=2, n_test=1000)
     ax = figures.confusion(records).axes[0]
     cats = np.mean([(r.predictions.correct & (r.predictions.labels == 3)).sum() for r in records])
-    (shown,) = (text.get_text() for text in ax.texts if text.get_position() == (3, 3))
+    (shown,) = (text.get_text() for text in ax.texts if text.get_position() == (3.5, 3.5))
     assert shown == f"{cats:.0f}"
+
+
+def test_dots_stand_at_the_measured_shares_and_their_bars_at_the_ends_of_the_intervals():
+    records = fake_records(seeds=3, n_test=1000)
+    (ax,) = figures.per_class(records).axes
+    correct, total = tables.class_counts(records)
+    dots, *bars = ax.lines
+    assert dots.get_xdata() == pytest.approx(100 * correct.mean(axis=0) / total)
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(records[0].data.classes)
+    for k, bar in enumerate(bar for bar in bars if len(bar.get_xdata())):
+        low, high, _ = statistics.accuracy_interval(correct[:, k].tolist(), int(total[k]))
+        assert (np.nanmin(bar.get_xdata()), np.nanmax(bar.get_xdata())) == pytest.approx((100 * low, 100 * high))
 
 
 def test_reported_classes_are_drawn_for_cifar10_only():

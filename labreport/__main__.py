@@ -84,7 +84,8 @@ def summary(record: RunRecord, folder: Path) -> str:
     validation = f"validation {val.accuracy:.2%}" if val else "trained on the validation images, too"
     return (
         f"{record.name}, seed {record.seed}: test {test.accuracy:.2%} ({round(test.accuracy * test.n)}/{test.n}), "
-        f"{validation}, {record.seconds:.0f} s; {folder / record.stem}.json"
+        f"{', '.join(filter(None, (validation, record.weights_caveat)))}, {record.seconds:.0f} s; "
+        f"{folder / record.stem}.json"
     )
 
 

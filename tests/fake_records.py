@@ -21,6 +21,7 @@ SUITE = {
     "dnn_softmax": (0.899, 2_600_000, 280_000_000, 1600.0),
     "fast94": (0.941, 1_990_000, 160_000_000, 700.0),
 }
+OTHER_WEIGHTS = "other ImageNet weights: trained at home, sha256 0123456789abcdef"
 FAKE_MACHINE = Environment("A processor", "AVX2", 1, "fp32", "2.0", "3.11", "Linux x86_64")
 EASE = np.array([0.5, 0.9, -0.6, -1.1, -0.2, -0.7, 0.5, 0.4, 1.0, 0.6])  # ships easy, cats hard
 
@@ -87,6 +88,7 @@ def fake_record(
     classes: tuple[str, ...] = CIFAR10_CLASSES,
     source: str = "official",
     profile: str = "paper",
+    weights: str = "",
 ) -> RunRecord:
     """One record of a recipe of the suite; `accuracy` is that of the test set, exact to one image."""
     mean, parameters, forward_flops, seconds = SUITE.get(name, (0.7, 48_122, 3_000_000, 100.0))
@@ -101,10 +103,10 @@ def fake_record(
         title=RECIPES[name].title if name in RECIPES else name,
         profile=profile,
         seed=seed,
-        key=run_key(recipe, "fake", "", data.fingerprint, seed),
+        key=run_key(recipe, "fake", weights, data.fingerprint, seed),
         recipe=recipe,
         network="fake",
-        weights="",
+        weights=weights,
         code={},
         data=data,
         stretches=(Stretch(1, epochs, seconds, "0123456789ab", FAKE_MACHINE),),

@@ -65,6 +65,7 @@ def title_page(lab: Lab, systems: RecordsByName) -> dict:
     else:
         facts |= {"Trainings": "none was recorded for this profile", "Versions": f"labreport {__version__}"}
     notices = [PROFILE_NOTICES.get(lab.profile), *(DATA_NOTICES.get(info.source) for info in data)]
+    notices += [f"**{note}.**" if (note := tables.weights_note(records)) else ""]
     notices += [earlier_code(lab.of_earlier_code(systems)), *map(left_out, lab.store.scan().left_out)]
     return {
         "title": TITLE,
@@ -96,6 +97,7 @@ def records_appendix(records: Sequence[RunRecord]) -> str:
     if not records:
         return ""
     caption = "Every training of this report; `python -m labreport show KEY` prints all that its record knows."
+    caption = " ".join(filter(None, (caption, tables.weights_note(records))))
     table = table_html(provenance_table(records), "records", caption)
     return f'<h1 class="unnumbered">Appendix: the records</h1>\n{table}'
 
@@ -139,8 +141,9 @@ def summary(lab: Lab, systems: RecordsByName) -> str:
         f"Table 1 of the lab report as measured: {NOTATION}; verdict: the measured value, relative to the reported one"
     )
     caption += "; †: measured by earlier code" if earlier else ""
-    titled = f"{caption} ({lab.caveat})" if lab.caveat else caption
-    under = "; ".join(filter(None, (lab.caveat, conditions(lab, records))))
+    caveat = "; ".join(filter(None, (lab.caveat, tables.weights_note(records))))
+    titled = f"{caption} ({caveat})" if caveat else caption
+    under = "; ".join(filter(None, (caveat, conditions(lab, records))))
     return "\n".join(
         (
             heading,

@@ -378,7 +378,7 @@ def ablation(records_by_name: RecordsByName) -> Figure:
     for k, records in enumerate(variants):
         result = statistics.paired_test(statistics.answers(records), statistics.answers(whole))
         changes[k] = result.difference, Interval(result.low, result.high, result.method)
-    _dots(ax, [records[0].title for records in variants], changes)
+    _dots(ax, [tables.title(records) for records in variants], changes)
     ax.axvline(0, color=GREY, linewidth=0.8)
     ax.set(xlabel="change of test accuracy, points")
     ax.grid()

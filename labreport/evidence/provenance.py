@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from labreport.evidence.tables import counted, duration, percent
+from labreport.evidence.tables import counted, duration, mark, percent
 from labreport.records.record import RunRecord, Stretch, Verification
 
 
@@ -14,7 +14,7 @@ def provenance_table(records: Sequence[RunRecord]) -> pd.DataFrame:
     """Where every record is from: its key, result, commit and machine, a line each."""
     rows = [
         (
-            f"{r.name}, seed {r.seed}",
+            f"{r.name}, seed {r.seed}{mark([r])}",
             r.key,
             percent(r.test_score.accuracy),
             r.finished[:10],

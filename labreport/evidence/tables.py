@@ -8,7 +8,7 @@ stand-in no verdict is given.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -31,6 +31,7 @@ from labreport.facts.reported import (
 from labreport.records.record import DataInfo, RunRecord
 
 NONE = "—"  # nothing stated, nothing measured, or nothing to compare
+MARK = "‡"  # stands beside results whose training started from other weights than torchvision's
 RecordsByName = Mapping[str, Sequence[RunRecord]]
 
 _SHORT_TITLES = {row.name: row.label for row in TABLE_1} | {
@@ -46,7 +47,23 @@ _QUANTITY_OF_SPLIT = {"test": "test accuracy", "train": "training accuracy", "va
 
 def short_title(records: Sequence[RunRecord]) -> str:
     """What Table 1 calls this recipe, or the recipe's own title."""
-    return _SHORT_TITLES.get(records[0].name, records[0].title)
+    return _SHORT_TITLES.get(records[0].name, records[0].title) + mark(records)
+
+
+def title(records: Sequence[RunRecord]) -> str:
+    """The recipe's title, marked as `short_title` is."""
+    return records[0].title + mark(records)
+
+
+def mark(records: Sequence[RunRecord]) -> str:
+    """` ‡` for results of other weights than torchvision's, which `weights_note` explains; else nothing."""
+    return f" {MARK}" if any(record.weights_caveat for record in records) else ""
+
+
+def weights_note(records: Iterable[RunRecord]) -> str:
+    """What the mark ‡ means for these records, or nothing: `‡ other ImageNet weights: …`."""
+    caveats = "; ".join(sorted({record.weights_caveat for record in records} - {""}))
+    return f"{MARK} {caveats}" if caveats else ""
 
 
 def duration(seconds: float) -> str:
@@ -317,12 +334,13 @@ def comparison_rows(records_by_name: RecordsByName) -> list[ComparisonRow]:
     known = {row.name for row in rows}
     others = [name for name in records_by_name if name not in known]
 
-    def title(name: str) -> str:
+    def named(name: str) -> str:
         if records_by_name[name]:
             return records_by_name[name][0].title
         return RECIPES[name].title if name in RECIPES else name
 
-    return rows + [ComparisonRow(title(name), name, "test accuracy") for name in others]
+    rows += [ComparisonRow(named(name), name, "test accuracy") for name in others]
+    return [dataclasses.replace(row, label=row.label + mark(records_by_name.get(row.name, ()))) for row in rows]
 
 
 def table1(records_by_name: RecordsByName, earlier: Container[str] = ()) -> pd.DataFrame:
@@ -463,7 +481,7 @@ def ablation_table(records_by_name: RecordsByName) -> pd.DataFrame:
     seconds = [training_seconds(records) for records in (whole, *variants)]
     return pd.DataFrame(
         {
-            "Recipe": [records[0].title for records in (whole, *variants)],
+            "Recipe": [title(records) for records in (whole, *variants)],
             "Test accuracy, %": [spread(measure(records, "test accuracy")) for records in (whole, *variants)],
             "Points": [NONE, *(signed(100 * result.difference) for result in results)],
             "95 % interval": [NONE, *(point_range(result) for result in results)],

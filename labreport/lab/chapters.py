@@ -48,12 +48,12 @@ def train(lab: Lab, name: str) -> list[RunRecord]:
         images = "all training images; none were held out" if recipe.train_on_val else "training and validation images"
         smoothed = ", and the loss on smoothed targets" if recipe.label_smoothing else ""
         caption = (
-            f"{recipe.title}: loss and accuracy on {images}, {tables.runs(records)}. Training values are running means "
-            f"over the epoch, with augmentation and dropout where the recipe has them{smoothed}."
+            f"{tables.title(records)}: loss and accuracy on {images}, {tables.runs(records)}. Training values are "
+            f"running means over the epoch, with augmentation and dropout where the recipe has them{smoothed}."
             + (" The bands reach from the lowest to the highest seed." if len(records) > 1 else "")
         )
         lab.show(figures.curves(records), f"{name}-curves", caption)
-        caption = f"{recipe.title}: the training with seed {records[0].seed}, epoch by epoch"
+        caption = f"{tables.title(records)}: the training with seed {records[0].seed}, epoch by epoch"
         lab.table(tables.history_table(records[0], rows=12), f"{name}-history", caption)
     return records
 
@@ -86,7 +86,7 @@ def results(lab: Lab, records: Sequence[RunRecord]) -> None:
     if not records:
         lab.say("This system was not run here, so there is nothing to show.")
         return
-    name, title = records[0].name, records[0].title
+    name, title = records[0].name, tables.title(records)
     reported = SYSTEMS.get(name)
     runs = tables.runs(records)
     lab.table(tables.summary_table(records, reported), f"{name}-summary", f"{title}: reported and measured, {runs}")
@@ -231,7 +231,7 @@ def equal_time(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> str:
             ends = np.cumsum([row.seconds for row in record.history])
             done = max(int((ends <= seconds * 1.02).sum()), 1)  # seeds differ by a percent or so
             accuracies.append(record.history[done - 1].val_accuracy)
-        return f"{records[0].title} {tables.percent(np.mean(accuracies))} (n = {len(accuracies)})"
+        return f"{tables.title(records)} {tables.percent(np.mean(accuracies))} (n = {len(accuracies)})"
 
     return (
         f"After {tables.duration(seconds)} of training each, as long as the shorter of the two took, the validation "
@@ -250,7 +250,7 @@ def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> 
     if not records:
         return f"{lab.recipe(name).title if name else 'This system'} was not run here."
     measured = statistics.measure(records, "test accuracy")
-    title, conditions = records[0].title, f" Conditions: {lab.caveat}." if lab.caveat else ""
+    title, conditions = tables.title(records), f" Conditions: {lab.caveat}." if lab.caveat else ""
     text = (
         f"**{title}** reaches {tables.accuracy_text(measured)} on the test set ({tables.runs(records)}), "
         f"with {records[0].parameters:,} parameters, after {tables.duration(tables.training_seconds(records))} of "

@@ -11,7 +11,7 @@ import base64
 import html
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,7 @@ class Lab:
     data_dir: Path | None
     device: str | None
     missing: dict[str, str] = field(default_factory=dict, compare=False)  # recipes that were not run, and why
+    _seen: list[RunRecord] = field(default_factory=list, compare=False, repr=False)  # of other weights, given out
 
     @classmethod
     def open(
@@ -140,14 +141,20 @@ class Lab:
         if self.reports_only:
             if not stored:
                 self._miss(recipe.name, "no stored run, and no data folder was named")
-            return list(stored.values())
+            return self._given(stored.values())
         missing = [seed for seed in self.seeds if seed not in stored]
         if len(missing) > 1 and recipe.name in RECIPES and recipe == self.recipe(recipe.name):
             stored |= self._train_at_once(recipe, missing)
         for seed in missing:
             if seed not in stored and (record := self._train_one(recipe, seed)):
                 stored[seed] = record
-        return [stored[seed] for seed in sorted(stored)]
+        return self._given(stored[seed] for seed in sorted(stored))
+
+    def _given(self, records: Iterable[RunRecord]) -> list[RunRecord]:
+        """The records, after noting those that started from other weights than torchvision's."""
+        given = list(records)
+        self._seen.extend(record for record in given if record.weights_caveat)
+        return given
 
     def _stored(self, recipe: Recipe) -> dict[int, RunRecord]:
         """What the store has of this recipe, by seed."""
@@ -201,13 +208,13 @@ class Lab:
 
     def records(self, recipes: Mapping[str, Recipe] = RECIPES) -> dict[str, list[RunRecord]]:
         """What this profile has of each of the suite's recipes, in the report's order; trains nothing."""
-        return {name: list(self._stored(self.recipe(recipe)).values()) for name, recipe in recipes.items()}
+        return {name: self._given(self._stored(self.recipe(recipe)).values()) for name, recipe in recipes.items()}
 
     def reference(self, recipes: Mapping[str, Recipe] = RECIPES) -> dict[str, list[RunRecord]]:
         """The committed reference run: the `paper` records that came with the code, whatever this profile is."""
         store = Store(paths.REPOSITORY / "figures" / "paper" / "records")
         wanted = {name: for_profile(recipe, "paper").settings() for name, recipe in recipes.items()}
-        return {name: best_known(store.all(name), settings) for name, settings in wanted.items()}
+        return {name: self._given(best_known(store.all(name), settings)) for name, settings in wanted.items()}
 
     def of_earlier_code(self, records_by_name: Mapping[str, Sequence[RunRecord]]) -> dict[str, int]:
         """How many records of each of the suite's recipes were made by code that has changed since, where any were."""
@@ -240,13 +247,16 @@ class Lab:
         """Save a figure as figures/<profile>/<name>.svg and .png, and display it with its caption.
 
         `caveat` stands in the figure's corner instead of the session's own, which is wrong for what is not its result.
+        What bears the mark ‡ is explained there, too.
         """
         from IPython.display import HTML, display
         from matplotlib import pyplot as plt
+        from matplotlib.text import Text
 
         from labreport.evidence.figures import style
 
-        caveat = self.caveat if caveat is None else caveat
+        texts = (caption, *(text.get_text() for text in figure.findobj(Text)))
+        caveat = self._with_note(caveat, *texts)
         if caveat:
             figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
         with style():
@@ -275,7 +285,7 @@ class Lab:
         from IPython.display import HTML, display
 
         folder = paths.figures(self.profile)
-        caveat = self.caveat if caveat is None else caveat
+        caveat = self._with_note(caveat, caption, frame.to_csv(index=index))
         titled = f"{caption} ({caveat})" if caveat else caption
         write_atomically(folder / f"{name}.csv", frame.to_csv(index=index).encode())
         write_atomically(folder / f"{name}.md", f"{titled}\n\n{frame.to_markdown(index=index)}\n".encode())
@@ -285,7 +295,16 @@ class Lab:
         """Display Markdown: a finding, written from records."""
         from IPython.display import Markdown, display
 
-        display(Markdown(text))
+        note = self._with_note("", text)
+        display(Markdown(f"{text}\n\n{note}." if note else text))
+
+    def _with_note(self, caveat: str | None, *shown: str) -> str:
+        """The caveat, by default the session's own, and what ‡ means where something that is shown bears that mark."""
+        from labreport.evidence.tables import MARK, weights_note
+
+        caveat = self.caveat if caveat is None else caveat
+        note = weights_note(self._seen) if any(MARK in text for text in shown) else ""
+        return "; ".join(filter(None, (caveat, note)))
 
 
 def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = False) -> str:

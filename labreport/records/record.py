@@ -205,6 +205,11 @@ class RunRecord:
         return self.stretches[-1].commit
 
     @property
+    def weights_caveat(self) -> str:
+        """What must be said beside its numbers because of the weights it started from; empty for torchvision's."""
+        return "" if self.weights.startswith("torchvision ") else self.weights.rpartition(", sha256 ")[0]
+
+    @property
     def on_gpu(self) -> bool:
         """Whether code for GPUs had a part in it."""
         return "graphs" in self.code

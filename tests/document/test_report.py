@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 import typst
-from fake_records import fake_record, fake_suite
+from fake_records import OTHER_WEIGHTS, fake_record, fake_suite
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from labreport import paths
@@ -274,6 +274,17 @@ def test_the_summary_says_how_numbers_and_claims_fare():
         assert f"<li>{html.escape(f'{claim.text} ({claim.place})')}: <strong>{claim.verdict}</strong></li>" in text
     assert text.count("unverified copy of CIFAR-10") == 2  # beside the table, and under the claims
     assert "times are upper bounds" in text
+
+
+def test_the_cover_and_the_summary_explain_the_mark_of_other_weights():
+    suite = fake_suite(seeds=2) | {"resnet18_pretrained": [fake_record("resnet18_pretrained", weights=OTHER_WEIGHTS)]}
+    lab, note = paper_session("official"), "‡ other ImageNet weights: trained at home"
+    assert cover.title_page(lab, suite)["notices"][0] == f"**{note}.**"
+    text = cover.summary(lab, suite)
+    assert "ResNet (pretrained) ‡" in text
+    assert text.count(note) == 2  # beside the table, and under the claims
+    appendix = cover.records_appendix([record for records in suite.values() for record in records])
+    assert "resnet18_pretrained, seed 0 ‡" in appendix and note in appendix
 
 
 def test_the_summary_of_the_stand_in_judges_nothing_about_cifar10():

@@ -6,9 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from fake_records import SUITE, fake_record, fake_records, fake_suite
+from fake_records import OTHER_WEIGHTS, SUITE, fake_record, fake_records, fake_suite
 
 from labreport.evidence import tables
+from labreport.evidence.claims import claims, ranking
 from labreport.facts.recipes import RECIPES
 from labreport.facts.reported import CIFAR10_CLASSES, ERRATA, SYSTEMS, TABLE_1
 
@@ -138,6 +139,20 @@ def test_table_1_keeps_the_reports_rows_and_adds_the_measured_ones():
     dnn = only(frame, "Method", "DNN (training)")
     assert dnn["Measured, %"].startswith(f"{100 * np.mean([r.train_score.accuracy for r in suite['dnn_softmax']]):.2f}")
     assert (dnn["MiB"], dnn["MFLOPs"], dnn["Training"]) == ("9.92", "280.0", "26.7 min")
+
+
+def test_results_of_other_weights_are_marked_and_explained():
+    for weights in (OTHER_WEIGHTS, "torchvision IMAGENET1K_V1, sha256 f37072fd47e89c5e", ""):
+        suite = fake_suite(2) | {"resnet18_pretrained": fake_records("resnet18_pretrained", 2, weights=weights)}
+        note = "‡ other ImageNet weights: trained at home" if weights == OTHER_WEIGHTS else ""
+        assert tables.weights_note(r for rs in suite.values() for r in rs) == note
+        mark = " ‡" * bool(note)
+        assert only(tables.table1(suite), "Method", f"ResNet (pretrained){mark}")["Verdict"] != "—"
+        assert f"TensorFlow − ResNet, pretrained{mark}" in set(tables.paired_tests(suite)["Comparison"])
+        assert f"ResNet, pretrained{mark}" in set(tables.calibration_table(suite)["Method"])
+        assert any(f"ResNet, pretrained{mark} " in claim.evidence for claim in claims(suite))
+        assert f"ResNet, pretrained{mark} (" in ranking(suite)
+        assert "‡" not in "".join(tables.table1(fake_suite(2))["Method"])
 
 
 def test_table_1_of_nothing_says_so():

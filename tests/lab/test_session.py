@@ -4,11 +4,12 @@ import dataclasses
 
 import pandas as pd
 import pytest
-from fake_records import make_record
+from fake_records import OTHER_WEIGHTS, fake_record, make_record
 from matplotlib import pyplot as plt
 
 from labreport import paths
 from labreport.facts.recipes import RECIPES
+from labreport.lab import chapters
 from labreport.lab.live import LiveDisplay
 from labreport.lab.session import Lab
 from labreport.records.store import Store
@@ -115,6 +116,23 @@ def test_table_saves_csv_and_markdown_and_displays_a_caption(displayed):
     html = displayed[0].data
     assert html.startswith('<table id="tbl:classes"><caption>Accuracy by class (synthetic stand-in')
     assert html.count("<table") == html.count("</table>") == 1
+
+
+def test_what_bears_the_mark_of_other_weights_is_explained(displayed):
+    """On the figure, in the table's caption and under the finding; what does not bear it is left as it is."""
+    Store(paths.records("paper")).save(fake_record("resnet18_pretrained", weights=OTHER_WEIGHTS))
+    lab = Lab.open("paper")
+    records = lab.train("resnet18_pretrained")
+    chapters.results(lab, records)
+    lab.say(chapters.finding(lab, records))
+    lab.table(pd.DataFrame({"Method": ["Origin"]}), "other", "Another table")
+    note = "‡ other ImageNet weights: trained at home"
+    *marked, finding, other = [each.data for each in displayed]
+    assert "ResNet-18, pretrained ‡" in finding and note in finding
+    assert "‡" not in other
+    assert all("ResNet-18, pretrained ‡" in text for text in marked)
+    written = [path.read_text() for path in paths.figures("paper").glob("resnet18_pretrained-*.md")]
+    assert len(written) == 2 and all(note in text for text in written)
 
 
 def test_no_live_curve_where_nobody_looks(monkeypatch):

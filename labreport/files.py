@@ -47,9 +47,9 @@ def clear_leftovers(folder: Path, minutes: float = 1.0) -> None:
     """
     for partial in folder.glob(".*.partial"):
         try:
-            age = time.time() - partial.stat().st_mtime
-            mine = (found := _PARTIAL.search(partial.name)) and found["host"].endswith(_host())
-            if age > (60 * minutes if mine and not _alive(int(found["pid"])) else 86_400):
+            found = _PARTIAL.search(partial.name)
+            abandoned = found is not None and found["host"].endswith(_host()) and not _alive(int(found["pid"]))
+            if time.time() - partial.stat().st_mtime > (60 * minutes if abandoned else 86_400):
                 partial.unlink()
         except OSError:  # gone already, or not ours to remove
             continue

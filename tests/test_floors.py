@@ -11,7 +11,7 @@ import labreport
 
 ROOT = Path(labreport.__file__).parent
 FLOORS = (
-    {"__init__", "_torchvision", "digests", "files", "paths", "facts"},
+    {"__init__", "_torchvision", "cpus", "digests", "files", "paths", "facts"},
     {"records", "networks"},
     {"images", "evidence"},
     {"training"},

@@ -18,6 +18,7 @@ import papermill
 from nbclient.exceptions import DeadKernelError
 
 from labreport import paths
+from labreport.cpus import available_cpus
 from labreport.document.errors import ReportError
 from labreport.lab.session import Lab
 
@@ -63,7 +64,7 @@ def execute_all(notebooks: Sequence[Path], lab: Lab) -> list[nbformat.NotebookNo
     labs = [dataclasses.replace(lab)] * len(notebooks)  # without the data that this session may have read
     if not lab.complete:
         return list(map(execute_and_tell, labels, notebooks, labs))
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(available_cpus(), mp_context=multiprocessing.get_context("spawn")) as pool:
         return list(pool.map(execute_and_tell, labels, notebooks, labs))
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.nn.functional as F
 
+from labreport.cpus import available_cpus
 from labreport.facts.recipes import Recipe
 
 TINY_BATCH = 16  # up to here a second CPU thread gains a quarter at most, and a third nothing
@@ -51,11 +52,13 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def threads_for(recipe: Recipe, device: torch.device, threads: int | None = None) -> Iterator[None]:
-    """`threads` CPU threads; by default torch's own number, but two at most for tiny batches, where more only wait."""
+    """`threads` CPU threads; by default as many as torch and this process's share of the machine allow.
+
+    Two at most for tiny batches, where more only wait.
+    """
     before = torch.get_num_threads()
-    if threads is None and device.type == "cpu" and recipe.batch_size <= TINY_BATCH:
-        threads = min(before, 2)
-    torch.set_num_threads(threads or before)
+    tiny = device.type == "cpu" and recipe.batch_size <= TINY_BATCH
+    torch.set_num_threads(threads or min(before, available_cpus(), *([2] if tiny else [])))
     try:
         yield
     finally:

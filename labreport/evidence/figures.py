@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from labreport.evidence import statistics, tables
+from labreport.evidence.plausibility import Beside
 from labreport.evidence.statistics import Interval, Measurement, measure
 from labreport.facts.reported import System
 from labreport.records.record import Epoch, RunRecord
@@ -330,6 +331,22 @@ def comparison(records_by_name: RecordsByName, reference: RecordsByName | None =
     ax.set(xlabel="accuracy, %")
     ax.grid()
     figure.legend(loc="outside upper right", ncols=3)
+    return figure
+
+
+@styled
+def beside(found: Sequence[Beside]) -> Figure:
+    """A report's accuracies as diamonds, and where one more training of each network would lie."""
+    shown = [one for one in found if one.statement.quantity.endswith("accuracy")]
+    figure = _figure(0.8 + 0.19 * len(shown))
+    ax = figure.subplots()
+    _diamonds(ax, len(shown), {k: 100 * one.statement.value for k, one in enumerate(shown)})
+    dots = {k: (one.measured.value, one.interval) for k, one in enumerate(shown) if one.measured}
+    labels = [f"{one.title}, {one.statement.quantity.partition(' ')[0]} ({one.statement.place})" for one in shown]
+    _dots(ax, labels, dots, label="one more training, 95 %")
+    ax.set(xlabel="accuracy, %")
+    ax.grid()
+    figure.legend(loc="outside upper right", ncols=2)
     return figure
 
 

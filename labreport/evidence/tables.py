@@ -17,10 +17,10 @@ import pandas as pd
 
 from labreport.evidence import statistics
 from labreport.evidence.statistics import Interval, Measurement, measure
+from labreport.facts.errata import ERRATA
 from labreport.facts.recipes import RECIPES, Recipe
 from labreport.facts.reported import (
     CIFAR10_CLASSES,
-    ERRATA,
     RESNET_LOG_APPENDIX,
     RESNET_LOG_TEXT,
     SYSTEMS,

@@ -1,14 +1,31 @@
-"""What the lab report states: every number with its place, and the contradictions and slips in it, as plain data.
+"""What a lab report states, read from a file that holds its numbers as it prints them.
 
-Places are the report's own headings ("II", "III A", "Table 1"). The report calls two sections "C"; they are named here
-"III C" (ResNet) and "III C, second" (other methods). `tests/test_reported.py` recomputes whatever can be recomputed.
+`lab_report.toml` beside this file is the lab report's own; a reader's has the same form. Places are the report's own
+headings ("II", "III A", "Table 1"). The lab report calls two sections "C"; they are named here "III C" (ResNet) and
+"III C, second" (other methods).
 """
 
 from __future__ import annotations
 
+import re
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labreport.facts.recipes import RECIPES
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SPLITS = {"test": "test accuracy", "train": "training accuracy", "val": "validation accuracy"}
+QUANTITIES = (
+    *(f"{split} {kind}" for split in ("test", "training", "validation") for kind in ("accuracy", "loss")),
+    "parameters",
+    "size",
+)
+
+
+class ReportedError(ValueError):
+    """A file of reported numbers cannot be used; the message names file, line and field."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +33,11 @@ class Statement:
     """One number of the report.
 
     `value` is a share in [0, 1] for accuracies, nats for losses, a count for parameters, MB for the size. `printed` is
-    the report's own text. `tolerance` is half a unit of the last printed digit where the report gives only a rounded
-    number, 0 where it gives a count or all digits: what is within it of `value` prints the same.
+    the report's own text. `tolerance` is half a unit of the last printed digit, and 0 for counts and for percentages
+    with two decimals, which are all that 10,000 images give: what is within it of `value` prints the same.
     """
 
-    quantity: str  # test, training or validation accuracy; test, training or validation loss; parameters; size
+    quantity: str  # one of QUANTITIES
     value: float
     printed: str
     place: str
@@ -56,17 +73,17 @@ class System:
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of the report's Table 1. `split` is the images that the row's number was measured on, per its source."""
+    """One row of the report's table of methods. `split` is the images that its number was measured on."""
 
     label: str
-    percent: int
+    percent: float
     name: str  # of the recipe
     split: str  # test, train or val
 
 
 @dataclass(frozen=True)
 class LogLine:
-    """One epoch of the ResNet log: the printed loss and the validation accuracy in percent."""
+    """One epoch of a training log: the printed loss and the validation accuracy in percent."""
 
     epoch: int
     loss: float
@@ -74,552 +91,159 @@ class LogLine:
 
 
 @dataclass(frozen=True)
-class Erratum:
-    """One slip of the report. `chapter` is the prefix of the notebook in which it matters."""
+class Report:
+    """All numbers of one report."""
 
-    id: str
-    chapter: str
-    place: str
-    says: str
-    correct: str
-
-
-def _lines(*counts: tuple[int, int]) -> tuple[ClassLine, ...]:
-    """Class lines from (printed percent, right answers), each of 1,000 test images, in CIFAR-10's order."""
-    lines = zip(CIFAR10_CLASSES, counts, strict=True)
-    return tuple(ClassLine(name, percent, correct, 1000) for name, (percent, correct) in lines)
+    title: str
+    systems: dict[str, System]
+    table: tuple[TableRow, ...]
+    logs: dict[str, tuple[LogLine, ...]]  # by their place
 
 
-_RESNET = (
-    Statement("test accuracy", 0.6653, "66.53%", "III C and appendix, from ImageNet weights"),
-    Statement("test accuracy", 0.67, "67%", "Table 1", 0.005),
-    Statement("validation accuracy", 0.6709, "67.09%", "III C, epoch 10"),
-    Statement("validation accuracy", 0.6799, "67.99%", "appendix, epoch 10"),
-    Statement("parameters", 11_181_642, "11,181,642", "counted from the appendix's code"),
-)
+# --- reading --------------------------------------------------------------------------------------------------------
 
-SYSTEMS: dict[str, System] = {
-    system.name: system
-    for system in (
-        System(
-            "baseline",
-            (
-                Statement("test loss", 0.648678, "0.648678", "II"),
-                Statement("test accuracy", 0.7808, "78% (7808/10000)", "II"),
-                Statement("test accuracy", 0.67, "67%", "Table 1", 0.005),
-            ),
-            _lines(
-                (82, 824),
-                (88, 880),
-                (67, 671),
-                (59, 592),
-                (79, 793),
-                (67, 678),
-                (83, 839),
-                (82, 822),
-                (89, 894),
-                (81, 815),
-            ),
-        ),
-        System(
-            "first_optimization",
-            (
-                Statement("test loss", 0.912624, "0.912624", "III A"),
-                Statement("test accuracy", 0.6817, "68% (6817/10000)", "III A"),
-                Statement("test accuracy", 0.68, "68%", "Table 1", 0.005),
-                Statement("parameters", 75_186, "75186", "III A"),
-                Statement("size", 0.07, "0.07 MB", "III A", 0.005),
-            ),
-            _lines(
-                (73, 734),
-                (78, 789),
-                (52, 527),
-                (51, 512),
-                (62, 626),
-                (58, 583),
-                (76, 768),
-                (74, 748),
-                (80, 809),
-                (72, 721),
-            ),
-        ),
-        System(
-            "fine_tuned",
-            (
-                Statement("test accuracy", 0.7808, "78.08%", "III B"),
-                Statement("test accuracy", 0.78, "78%", "Table 1", 0.005),
-                Statement("parameters", 541_094, "541,094", "counted from the code in III B"),
-            ),
-        ),
-        System("resnet18", _RESNET),
-        System("resnet18_pretrained", _RESNET),
-        System(
-            "deep_cnn",
-            (
-                Statement("test accuracy", 0.8959, "89.59%", "III C, second, of [2]"),
-                Statement("test accuracy", 0.90, "90%", "Table 1", 0.005),
-            ),
-        ),
-        System(
-            "dnn_softmax",
-            (
-                Statement("training accuracy", 0.90, "0.9", "III C, second, of [3]; Table 1 (DNN)", 0.005),
-                Statement("validation accuracy", 0.85, "0.85", "III C, second, of [3]; Table 1 (SoftMax)", 0.005),
-                Statement("training loss", 0.06, "0.06", "III C, second, of [3]", 0.005),
-                Statement("validation loss", 0.05, "0.05", "III C, second, of [3]", 0.005),
-            ),
-        ),
-    )
-}
 
-TABLE_1 = (
-    TableRow("Origin", 67, "baseline", "test"),
-    TableRow("First optimization", 68, "first_optimization", "test"),
-    TableRow("Fine-tuning", 78, "fine_tuned", "test"),
-    TableRow("ResNet", 67, "resnet18", "test"),
-    TableRow("TensorFlow", 90, "deep_cnn", "test"),
-    TableRow("DNN", 90, "dnn_softmax", "train"),
-    TableRow("SoftMax", 85, "dnn_softmax", "val"),
-)
+def read_report(path: Path) -> Report:
+    """The numbers in a TOML file; the networks that it names are recipes here.
 
-RESNET_LOG_TEXT = (  # as section III C prints it
-    LogLine(1, 0.0373, 44.13),
-    LogLine(2, 0.0539, 48.01),
-    LogLine(3, 0.0264, 59.86),
-    LogLine(4, 0.0259, 63.35),
-    LogLine(5, 0.0377, 57.78),
-    LogLine(6, 0.0386, 66.46),
-    LogLine(7, 0.0264, 67.49),
-    LogLine(8, 0.0200, 69.21),
-    LogLine(9, 0.0975, 58.59),
-    LogLine(10, 0.0215, 67.09),
-)
-RESNET_LOG_APPENDIX = (  # as the appendix prints it
-    LogLine(1, 0.0373, 44.13),
-    LogLine(2, 0.0339, 48.03),
-    LogLine(3, 0.0264, 59.89),
-    LogLine(4, 0.0239, 61.35),
-    LogLine(5, 0.0377, 57.79),
-    LogLine(6, 0.0386, 66.49),
-    LogLine(7, 0.0264, 67.49),
-    LogLine(8, 0.0200, 69.21),
-    LogLine(9, 0.0075, 58.59),
-    LogLine(10, 0.0215, 67.99),
-)
+    Raises:
+        ReportedError: the file cannot be read, or something in it is not of the form.
+    """
+    try:
+        text = path.read_text()
+        raw = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportedError(f"{path}: cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ReportedError(f"{path}: not TOML: {error}") from error
+    return _Reader(path, text).report(raw)
 
-ERRATA: tuple[Erratum, ...] = (
-    # Problem 1: convolution and cross-entropy
-    Erratum(
-        "E1",
-        "01",
-        "I A",
-        "“a 2x2 convolution kernel and a 5x5 input image”",
-        "The matrices beside it show a 32×32 image with padding 1 and a 33×33 feature map: 32 + 2·1 − 2 + 1 = 33.",
-    ),
-    Erratum(
-        "E2",
-        "01",
-        "I A",
-        "“Two 2x2 convolution kernels … are used in the framework”",
-        "The same section counts three convolutional layers; each has as many 2×2 kernels as output channels.",
-    ),
-    Erratum(
-        "E3",
-        "01",
-        "I A",
-        "z₁₁ = w₁₁x₁₁ + w₁₂w₁₂ + w₁₂w₁₂ + w₂₂x₂₂",
-        "Two products of a weight with itself. Without padding z₁₁ = w₁₁x₁₁ + w₁₂x₁₂ + w₂₁x₂₁ + w₂₂x₂₂; with the "
-        "padding of 1 that the matrices show, the other three pixels are zeros and z₁₁ = w₂₂x₁₁.",
-    ),
-    Erratum(
-        "E4",
-        "01",
-        "I A",
-        "The input is y in the formula and x in the matrix; the output is X, then z",
-        "One letter each. The sum over the input channels c and the bias are missing: z(n) = b(n) + Σ over c, a, b of "
-        "w(c, n, a, b) · x(c, i+a, j+b).",
-    ),
-    Erratum(
-        "E5",
-        "01",
-        "I A",
-        "“the convolution operation”: Σ ω(a, b) y(i+a, j+b)",
-        "This is cross-correlation, which deep learning calls convolution; a convolution flips the kernel and reads "
-        "y(i−a, j−b).",
-    ),
-    Erratum(
-        "E6",
-        "01",
-        "I B",
-        "LogSoftmax(x)_i = log(exp(y_k) / Σ_j exp(y_j))",
-        "x and y are one vector, i and k one index: LogSoftmax(y)_k = y_k − log Σ_j exp(y_j).",
-    ),
-    Erratum(
-        "E7",
-        "01",
-        "I B",
-        "nll_loss: x are “typically the predicted probabilities”",
-        "nll_loss takes log-probabilities; of probabilities it would return minus the mean of the true class's, in "
-        "[−1, 0].",
-    ),
-    Erratum(
-        "E8",
-        "01",
-        "I B",
-        "−Σ from i = 0 to N, with N “the number of labels or classes”",
-        "i = 0 … N has N + 1 terms. The sum runs over the N images of a batch, and PyTorch's default divides it by N "
-        "(reduction='mean').",
-    ),
-    Erratum(
-        "E9",
-        "01",
-        "I B",
-        "“y(c) is 1 if data belongs to class i”",
-        "y(c) is 1 if the image belongs to class c.",
-    ),
-    Erratum(
-        "E10",
-        "01",
-        "I B",
-        "L(y, t) = −Σ_i [log(e^y_k / Σ_j e^y_j) t]",
-        "The sum is over i, but no i is in it, and k is bound by nothing. For logits y(i) and classes t(i) of N "
-        "images: L = −(1/N) Σ_i log softmax(y(i)) at class t(i).",
-    ),
-    Erratum(
-        "E11",
-        "01",
-        "I B",
-        "L = −Σ y_c log(ŷ_c), “implemented in PyTorch” by F.cross_entropy",
-        "log(ŷ_c) needs probabilities; F.cross_entropy takes logits and normalises them itself.",
-    ),
-    Erratum(
-        "E12",
-        "01",
-        "I A",
-        "input image × convolution kernel = feature map",
-        "× between two matrices is their product, and 34×34 by 2×2 has none; meant is the sliding sum of the formula.",
-    ),
-    Erratum(
-        "E13",
-        "01",
-        "I A",
-        "“n represents the number of kernels”, “c represents the channel”",
-        "Both are indices: n says which kernel, c which channel. x₁₃₂ is row 1, column 32 or row 13, column 2: a "
-        "comma is missing.",
-    ),
-    Erratum(
-        "E14",
-        "01",
-        "I B",
-        "“the Euler exponent of the k-th y”; the number of classes is M, then N",
-        "exp(y_k) is the exponential of y_k. One letter is enough for the number of classes.",
-    ),
-    Erratum(
-        "E15",
-        "01",
-        "I B",
-        "t is “one-hot encoded”, and (xt)_i is “the t-th element in the i-th input”",
-        "It is one or the other: Σ_k x(i, k) t(i, k) with one-hot t, or the element x(i, t(i)) with a class number "
-        "t(i), which is what nll_loss takes.",
-    ),
-    Erratum(
-        "E16",
-        "01",
-        "I B",
-        "nll_loss goes “with softmax activation in the output layer”",
-        "With log_softmax. And a network trained with F.cross_entropy has no such layer: softmax would be applied "
-        "twice.",
-    ),
-    Erratum(
-        "E17",
-        "01",
-        "I B",
-        "“the equation you provided is indeed the formula”",
-        "No reader provided one; the formula meant is the report's own, and it is not PyTorch's (E8, E10).",
-    ),
-    # Problem 2: the baseline
-    Erratum(
-        "E18",
-        "02",
-        "II; III B; Table 1",
-        "The baseline reaches 78% (7808/10000)",
-        "Table 1 gives it 67 %. 7808 of 10,000 is also the 78.08 % of the fine-tuned model: section II's listing may "
-        "be that model's.",
-    ),
-    Erratum(
-        "E19",
-        "02",
-        "II, III A",
-        "67% (678/1000), 83% (839/1000), …",
-        "The class percentages are cut off, not rounded: 67.8 % is 68 %. It lowers 9 of the 20, whereas Table 1 "
-        "rounds.",
-    ),
-    # Problem 3 C: ResNet's loss (E20 keeps its number: notebook 01 explains it too)
-    Erratum(
-        "E20",
-        "04",
-        "III C; appendix, ResNet code",
-        "Losses from 0.0075 to 0.0975 at validation accuracies from 44 % to 69 %",
-        "The code divides a sum of batch means by the number of images: the mean loss over the batch size. A mean "
-        "cross-entropy at accuracy a is at least (1 − a) ln 2: at 69.21 %, at least 0.213.",
-    ),
-    # Problem 2, continued
-    Erratum(
-        "E21",
-        "02",
-        "II, III B, III C",
-        "“the loss and accuracy confusion matrix”",
-        "A confusion matrix counts images by true and predicted class; neither loss nor accuracy over epochs is one.",
-    ),
-    Erratum(
-        "E22",
-        "02",
-        "II",
-        "“a misclassified example, although the accuracy is not low”",
-        "One example has no accuracy; its confidence is meant.",
-    ),
-    Erratum(
-        "E23",
-        "02",
-        "II",
-        "“The learning rate was initially set to 0.0001”, “training and validation metrics”",
-        "No later rate is given, nor the optimiser, the network's widths, or which images were for validation.",
-    ),
-    # Problem 3 A and B: the two optimizations
-    Erratum(
-        "E24",
-        "03",
-        "III; III A",
-        "“achieve the accuracy demonstrated”, “maintaining the current accuracy”",
-        "From section II's 78 % the first optimization falls to 68 % and ResNet to 66.53 %; fine-tuning equals it to "
-        "the image.",
-    ),
-    Erratum(
-        "E25",
-        "03",
-        "III A",
-        "“internal covariate drift”",
-        "Internal covariate shift (Ioffe and Szegedy, arXiv:1502.03167). Whether batch norm works by reducing it is "
-        "disputed (Santurkar et al., arXiv:1805.11604).",
-    ),
-    Erratum(
-        "E26",
-        "03",
-        "III A",
-        "“batch processing has a regularization effect”",
-        "Batch normalisation has: each image's features depend on the rest of its batch.",
-    ),
-    Erratum(
-        "E27",
-        "03",
-        "III A",
-        "A lower burden “by decreasing the convolution kernel size”, yet “parameters increased to 75186”",
-        "The framework's kernels are 2×2; the only smaller one is 1×1, which sees no neighbours. Fewer operations "
-        "with more parameters are possible, but the report counts none; they are counted here.",
-    ),
-    Erratum(
-        "E28",
-        "03",
-        "III A",
-        "75186 parameters have an “estimated total size” of 0.07 MB",
-        "75,186 float32 parameters are 300,744 bytes, 0.29 MiB. 0.07 MiB is one byte a parameter.",
-    ),
-    Erratum(
-        "E29",
-        "03",
-        "III A",
-        "“The overall precision on the test set is 68%”",
-        "The accuracy is. Precision is the share of right answers among those that name a class.",
-    ),
-    Erratum(
-        "E30",
-        "03",
-        "III A",
-        "68 % is “a slight improvement compared to the baseline”",
-        "Against section II's 7808 it loses 991 images (9.91 points), and the loss rises from 0.649 to 0.913. Against "
-        "Table 1's 67 % it gains 1.17 points: within ±1.3, the 95 % interval of a difference of two independent "
-        "samples of 10,000.",
-    ),
-    Erratum(
-        "E31",
-        "03",
-        "III A",
-        "Cat and bird have “slightly improved, although the initial … accuracy remains higher”",
-        "It cannot be both. Section II has cat 592 and bird 671 of 1000, III A has 512 and 527: they fell by 8.0 and "
-        "14.4 points.",
-    ),
-    Erratum(
-        "E32",
-        "03",
-        "III A",
-        "“hardly any progress in the automobile, truck, and ship categories”",
-        "They fall by 9.1, 9.4 and 8.5 points against section II, as every class does.",
-    ),
-    Erratum(
-        "E33",
-        "03",
-        "III B",
-        "78.08 % “by modifying the convolution kernel's size and adjusting the learning rate to 0.003”",
-        "The code also changes the optimiser to Adam, the schedule and the dense layers; a rate of 0.003 in Adam is "
-        "no adjusted 0.0001 of SGD with momentum. Epochs and batch size are not given.",
-    ),
-    Erratum(
-        "E34",
-        "03",
-        "III B; appendix",
-        "scheduler = lr_scheduler.StepLR(…)",
-        "No code that is shown calls scheduler.step(): as printed, the rate stays at 0.003.",
-    ),
-    Erratum(
-        "E35",
-        "03",
-        "III B; appendix",
-        "self.fcl in III B, self.fc1 in the appendix",
-        "One is a misreading of the other; the layers are the same, the names in a saved state are not.",
-    ),
-    Erratum(
-        "E36",
-        "03",
-        "III B; appendix",
-        "if train_on_gpu: model.cuda()",
-        "train_on_gpu is not defined in this listing: NameError.",
-    ),
-    # Problem 3 C: ResNet
-    Erratum(
-        "E37",
-        "04",
-        "III C; appendix",
-        "The log of one training, printed twice",
-        "The transcripts differ: loss in epochs 2 (0.0539, 0.0339), 4 (0.0259, 0.0239), 9 (0.0975, 0.0075); accuracy "
-        "in epochs 2, 3, 4 (63.35, 61.35), 5, 6, 10 (67.09, 67.99). The code prints one.",
-    ),
-    Erratum(
-        "E38",
-        "04",
-        "Appendix, ResNet code",
-        "# predicted = torch.max(output.data, 1)",
-        "Commented out, so that predicted is never assigned: NameError in the first validation. Without the # it "
-        "would be a pair; _, predicted = torch.max(output, 1) is meant. This code did not print this log.",
-    ),
-    Erratum(
-        "E39",
-        "04",
-        "III; III C",
-        "ResNet is to “reduce the model size”",
-        "ResNet-18 has 11,181,642 parameters here: 149 times the 75,186 of the first optimization, 21 times the "
-        "541,094 of the fine-tuned network. The CIFAR-10 ResNet-20 of [1] has 0.27 million.",
-    ),
-    Erratum(
-        "E40",
-        "04",
-        "III C",
-        "“This article's model improved the ResNet model by reducing its size”",
-        "The code only exchanges the last layer, 1000 outputs for 10: 11,689,512 parameters become 11,181,642, 4.3 % "
-        "fewer.",
-    ),
-    Erratum(
-        "E41",
-        "04",
-        "III C",
-        "Residual connections use input features directly, “thereby decreasing the number of parameters”",
-        "A skip connection removes no layer. An identity has no parameters and adds none; ResNet-18's three 1×1 "
-        "shortcuts add 173,824. What skips buy is trainable depth.",
-    ),
-    Erratum(
-        "E42",
-        "04",
-        "III C; Table 1",
-        "“a notably high accuracy rate”, “improve the accuracy performance”",
-        "66.53 %, pre-trained, is below the fine-tuned network's 78.08 % and the first optimization's 68.17 %.",
-    ),
-    Erratum(
-        "E43",
-        "04",
-        "III C; appendix, ResNet code",
-        "“with the average value subtracted from all points”",
-        "No code shown does it (datasets and transforms are imported, the loaders undefined). ImageNet weights expect "
-        "ImageNet's mean subtracted and the result divided by its deviation.",
-    ),
-    Erratum(
-        "E44",
-        "04",
-        "Appendix, ResNet code",
-        "models.resnet18(pretrained=True)",
-        "Deprecated since torchvision 0.13: weights=ResNet18_Weights.IMAGENET1K_V1.",
-    ),
-    Erratum(
-        "E45",
-        "04",
-        "III C",
-        "ResNet18 was chosen “given the characteristics of the CIFAR-10 dataset”",
-        "Its stem is made for 224×224 images: a 32×32 image is 8×8 after it and 1×1 in the last stage.",
-    ),
-    Erratum(
-        "E46",
-        "04",
-        "III C",
-        "“input characteristic quantity”, “output characteristic quantity”; step (4) says one sentence three times",
-        "The numbers of input and output features; once is enough.",
-    ),
-    # The comparison with other methods, and the conclusion
-    Erratum(
-        "E47",
-        "06",
-        "III",
-        "Two sections C",
-        "“C. Other improved methods” is section D.",
-    ),
-    Erratum(
-        "E48",
-        "06",
-        "Table 1; III C, second",
-        "DNN 90 %, SoftMax 85 %",
-        "Two rows for one model: they are its training and its validation accuracy. The other rows are test "
-        "accuracies.",
-    ),
-    Erratum(
-        "E49",
-        "06",
-        "Table 1",
-        "ResNet 67 %, TensorFlow 90 %",
-        "66.53 and 89.59 rounded up; the listings cut off (E19).",
-    ),
-    Erratum(
-        "E50",
-        "06",
-        "III C, second",
-        "[3]: training and validation loss “reduced to 0.06 and 0.05” at accuracies 0.9 and 0.85",
-        "A wrong answer leaves the true class a probability of at most 1/2, a loss of at least ln 2. So the mean "
-        "cross-entropies are at least 0.069 and 0.104; and the lower loss is at the lower accuracy.",
-    ),
-    Erratum(
-        "E51",
-        "06",
-        "III C, second",
-        "[2]: “state-of-the-art accuracy” of 89.59 %",
-        "The report's own [1] has 93.57 % on CIFAR-10 in 2016.",
-    ),
-    Erratum(
-        "E52",
-        "06",
-        "Conclusion",
-        "“the latest TensorFlow, DNN, and SoftMax classic classification networks”",
-        "TensorFlow is a library and softmax a function; neither is a network, and the latest are not the classic "
-        "ones.",
-    ),
-    Erratum(
-        "E53",
-        "06",
-        "Conclusion",
-        "“our network's classification performance is clearly demonstrated”",
-        "By single runs without an interval, on three different splits, with two numbers for the baseline; and the "
-        "methods of others are above all of the report's own.",
-    ),
-    Erratum(
-        "E54",
-        "06",
-        "III C, second",
-        "“Methods used to improve performance.”",
-        "A sentence without a verb; which methods they are is not said.",
-    ),
-)
+
+class _Reader:
+    """Turns the file's entries into dataclasses, and says where one is not of the form."""
+
+    def __init__(self, path: Path, text: str):
+        self.path, self.lines = path, text.splitlines()
+
+    def report(self, raw: dict[str, Any]) -> Report:
+        self.fields(raw, "the file", {"title": str}, {"system": list, "table": list, "log": list})
+        systems: dict[str, System] = {}
+        for entry in self.entries(raw, "system"):
+            for system in self.systems(entry):
+                if system.name in systems:
+                    raise self.error(entry, "network", f"{system.name!r} has an entry already; put both in one")
+                systems[system.name] = system
+        table = tuple(self.row(entry) for entry in self.entries(raw, "table"))
+        if not systems and not table:
+            raise ReportedError(f"{self.path}: states nothing; it needs a [[system]] or a [[table]]")
+        logs = {entry["place"]: self.log(entry) for entry in self.entries(raw, "log")}
+        return Report(raw["title"], systems, table, logs)
+
+    def entries(self, raw: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+        forms: dict[str, tuple[dict, dict]] = {
+            "system": ({"network": (str, list)}, {"states": list, "listing": str}),
+            "table": ({"method": str, "printed": str, "network": str}, {"images": str}),
+            "log": ({"place": str, "text": str}, {}),
+        }
+        for number, entry in enumerate(raw.get(kind, ()), start=1):
+            self.fields(entry, f"{kind} {number}", *forms[kind])
+        return raw.get(kind, [])
+
+    def systems(self, entry: dict[str, Any]) -> list[System]:
+        statements = []
+        for number, state in enumerate(entry.get("states", ()), start=1):
+            needed = {"quantity": str, "printed": str, "place": str}
+            self.fields(state, f"state {number} of {entry['network']}", needed, {"tolerance": (int, float)})
+            statements.append(self.statement(state))
+        listing = tuple(self.class_line(line) for line in entry.get("listing", "").strip().splitlines())
+        names = entry["network"] if isinstance(entry["network"], list) else [entry["network"]]
+        return [System(self.network(entry, name), tuple(statements), listing) for name in names]
+
+    def statement(self, state: dict[str, Any]) -> Statement:
+        if state["quantity"] not in QUANTITIES:
+            raise self.error(state, "quantity", f"{state['quantity']!r} is not one of {', '.join(QUANTITIES)}")
+        value, tolerance = self.number(state, state["quantity"].rpartition(" ")[2])
+        return Statement(state["quantity"], value, state["printed"], state["place"], state.get("tolerance", tolerance))
+
+    def number(self, entry: dict[str, Any], kind: str) -> tuple[float, float]:
+        """The value of what is printed, and half a unit of its last digit."""
+        printed = entry["printed"]
+        if counts := re.search(r"(\d+)\s*/\s*(\d+)", printed):
+            correct, total = map(int, counts.groups())
+            if not 0 < total >= correct:
+                raise self.error(entry, "printed", f"{printed!r} counts {correct} of {total} images")
+            return correct / total, 0.0
+        found = re.search(r"\d[\d,]*(\.\d+)?", printed)
+        if not found:
+            raise self.error(entry, "printed", f"{printed!r} holds no number")
+        value = float(found[0].replace(",", ""))
+        decimals = len(found[1] or ".") - 1
+        if kind == "parameters":
+            return value, 0.0
+        scale = 0.01 if "%" in printed else 1.0
+        if kind == "accuracy" and not 0 <= scale * value <= 1:
+            raise self.error(entry, "printed", f"{printed!r} is no accuracy; write 78% or 0.78")
+        all_digits = scale < 1 and decimals >= 2
+        return round(scale * value, 12), 0.0 if all_digits else scale * 0.5 * 10.0**-decimals
+
+    def class_line(self, line: str) -> ClassLine:
+        found = re.search(r"(\w+)\s*:\s*(\d+)\s*%\s*\(\s*(\d+)\s*/\s*(\d+)\s*\)", line)
+        if not found or found[1] not in CIFAR10_CLASSES:
+            wanted = f"a line such as 'dog: 67% (678/1000)' with one of {', '.join(CIFAR10_CLASSES)}"
+            raise ReportedError(f"{self.path}, line {self.place(line)}: listing: {line!r} is not {wanted}")
+        return ClassLine(found[1], int(found[2]), int(found[3]), int(found[4]))
+
+    def row(self, entry: dict[str, Any]) -> TableRow:
+        split = entry.get("images", "test")
+        if split not in SPLITS:
+            raise self.error(entry, "images", f"{split!r} is not one of {', '.join(SPLITS)}")
+        value, _ = self.number(entry, "accuracy")
+        percent = round(100 * value, 10)
+        percent = int(percent) if percent.is_integer() else percent
+        return TableRow(entry["method"], percent, self.network(entry, entry["network"]), split)
+
+    def log(self, entry: dict[str, Any]) -> tuple[LogLine, ...]:
+        lines = []
+        for line in entry["text"].strip().splitlines():
+            found = re.search(r"Epoch (\d+), Loss: ([\d.]+), Validation Accuracy: ([\d.]+)%", line)
+            if not found:
+                wanted = "a line such as 'Epoch 1, Loss: 0.0373, Validation Accuracy: 44.13%'"
+                raise ReportedError(f"{self.path}, line {self.place(line)}: log: {line!r} is not {wanted}")
+            lines.append(LogLine(int(found[1]), float(found[2]), float(found[3])))
+        return tuple(lines)
+
+    def network(self, entry: dict[str, Any], name: str) -> str:
+        if name not in RECIPES:
+            raise self.error(entry, "network", f"{name!r} is not one of {', '.join(RECIPES)}")
+        return name
+
+    def fields(self, entry: Any, where: str, needed: dict, allowed: dict) -> None:
+        """Check that an entry has the fields that it needs, of their types, and no others."""
+        if not isinstance(entry, dict):
+            raise ReportedError(f"{self.path}: {where} is {entry!r}, and not a table of fields")
+        for name in needed.keys() - entry.keys():
+            raise self.error(entry, name, f"is missing in {where}")
+        for name, value in entry.items():
+            kind = (needed | allowed).get(name)
+            if kind is None:
+                known = ", ".join((*needed, *allowed))
+                raise self.error(entry, name, f"is unknown in {where}; there are {known}")
+            if not isinstance(value, kind):
+                raise self.error(entry, name, f"has the wrong type in {where}: {value!r}")
+
+    def error(self, entry: dict[str, Any], field: str, words: str) -> ReportedError:
+        texts = [value for value in (entry.get(field), *entry.values()) if isinstance(value, str)]
+        line = next((found for text in texts if (found := self.place(text))), 0)
+        return ReportedError(f"{self.path}{f', line {line}' if line else ''}: field {field!r} {words}")
+
+    def place(self, text: str) -> int:
+        """The line on which a text stands, counted from 1; 0 where it cannot be found."""
+        first = text.strip().splitlines()[0] if text.strip() else ""
+        return next((n for n, line in enumerate(self.lines, start=1) if first and first in line), 0)
+
+
+# --- the lab report -------------------------------------------------------------------------------------------------
+
+LAB_REPORT = read_report(Path(__file__).with_name("lab_report.toml"))
+SYSTEMS, TABLE_1 = LAB_REPORT.systems, LAB_REPORT.table
+RESNET_LOG_TEXT, RESNET_LOG_APPENDIX = LAB_REPORT.logs.values()

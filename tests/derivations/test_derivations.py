@@ -22,7 +22,7 @@ from labreport.derivations import figures as derivation_figures
 from labreport.derivations import formulas as derivations
 from labreport.derivations.formulas import Window
 from labreport.evidence.statistics import least_cross_entropy
-from labreport.facts import reported
+from labreport.facts.errata import ERRATA
 from labreport.images import cifar10 as data
 from labreport.images.synthetic import SHAPES
 from labreport.lab import widgets
@@ -487,5 +487,5 @@ def test_every_erratum_of_the_chapter_is_named_where_it_is_put_right():
     cells = nbformat.read(NOTEBOOK, as_version=4).cells
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
     named = set(re.findall(r"\*\*(E\d+)\*\*", text))
-    listed = {erratum.id for erratum in reported.ERRATA}
-    assert {erratum.id for erratum in reported.ERRATA if erratum.chapter == "01"} | {"E20"} <= named <= listed
+    listed = {erratum.id for erratum in ERRATA}
+    assert {erratum.id for erratum in ERRATA if erratum.chapter == "01"} | {"E20"} <= named <= listed

@@ -10,8 +10,9 @@ from fake_records import OTHER_WEIGHTS, SUITE, fake_record, fake_records, fake_s
 
 from labreport.evidence import tables
 from labreport.evidence.claims import claims, ranking
+from labreport.facts.errata import ERRATA
 from labreport.facts.recipes import RECIPES
-from labreport.facts.reported import CIFAR10_CLASSES, ERRATA, SYSTEMS, TABLE_1
+from labreport.facts.reported import CIFAR10_CLASSES, SYSTEMS, TABLE_1
 
 SHAPES = ("disc", "ring", "square", "frame", "triangle", "cross", "stripes", "checkers", "crescent", "star")
 STAND_IN = {"classes": SHAPES, "source": "synthetic stand-in"}

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from labreport.evidence.statistics import least_cross_entropy
-from labreport.facts.reported import CIFAR10_CLASSES, ERRATA, RESNET_LOG_APPENDIX, RESNET_LOG_TEXT, SYSTEMS, TABLE_1
+from labreport.facts.errata import ERRATA
+from labreport.facts.reported import CIFAR10_CLASSES, RESNET_LOG_APPENDIX, RESNET_LOG_TEXT, SYSTEMS, TABLE_1
 
 LISTED = ("baseline", "first_optimization")  # the two systems with a listing of classes
 BY_ID = {erratum.id: erratum for erratum in ERRATA}

@@ -46,7 +46,8 @@ class Recipe:
     train_on_val: bool = False  # train on the validation images, too, once they have done their part in the choices
     whiten: bool = False  # set the frozen first convolution from patches of the training images
     pretrained: bool = False  # start from ImageNet weights, but for the last layer
-    features_from: str = ""  # recipe whose trained network turns the images into features first
+    # What turns the images into features first: a recipe's trained network, or with `pretrained` a network of MODELS.
+    features_from: str = ""
 
     title: str = field(default="", metadata={"identity": False})
     stated: tuple[str, ...] = field(default=(), metadata={"identity": False})
@@ -243,6 +244,48 @@ ABLATIONS: dict[str, Recipe] = {
         _without("unsmoothed", "no label smoothing", label_smoothing=0.0),
         _without("still", "no flip and no shift", flip="none", translate=0),
         _without("full_size", "all epochs at 32×32", low_resolution_epochs=0),
+    )
+}
+
+_HEAD = Recipe(
+    name="frozen_32",
+    title="ResNet-18 frozen, 32 pixels, linear head",
+    model="linear",
+    epochs=20,
+    batch_size=125,
+    optimizer="adam",
+    lr=1e-3,
+    schedule="linear",
+    precision="bf16",
+    pretrained=True,
+    features_from="resnet18",
+    why={
+        "normalization": "chosen: nearly that of the images which the weights are from",
+        "features_from": "chosen: the pooled features of the network that the report starts from, untrained here",
+        "precision": _BF16,
+    },
+)
+
+# What the report's pretrained network can do with images nearer to the size that its stem was made for.
+UPSCALED: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (
+        _HEAD,
+        *(
+            dataclasses.replace(
+                _HEAD,
+                name=f"frozen_{side}",
+                title=f"ResNet-18 frozen, {side} pixels, linear head",
+                features_from=f"resnet18_at_{side}",
+            )
+            for side in (64, 128, 224)
+        ),
+        dataclasses.replace(
+            RECIPES["resnet18_pretrained"],
+            name="resnet18_pretrained_64",
+            title="ResNet-18, pretrained, 64 pixels",
+            model="resnet18_at_64",
+        ),
     )
 }
 

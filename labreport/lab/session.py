@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labreport import paths
-from labreport.facts.recipes import ABLATIONS, FOR_GPUS, PROFILES, RECIPES, SEEDS, Recipe, for_profile
+from labreport.facts.recipes import ABLATIONS, FOR_GPUS, PROFILES, RECIPES, SEEDS, UPSCALED, Recipe, for_profile
 from labreport.files import write_atomically
 from labreport.records.record import CAVEATS, RunRecord
 from labreport.records.store import Store
@@ -110,7 +110,7 @@ class Lab:
             ValueError: there is no recipe of that name.
         """
         if isinstance(recipe, str):
-            known = RECIPES | ABLATIONS | FOR_GPUS
+            known = RECIPES | ABLATIONS | UPSCALED | FOR_GPUS
             if recipe not in known:
                 raise ValueError(f"no recipe is named {recipe!r}; there are {', '.join(known)}")
             recipe = known[recipe]
@@ -220,7 +220,7 @@ class Lab:
         """How many records of each of the suite's recipes were made by code that has changed since, where any were."""
         from labreport.training.identity import code_of
 
-        known = RECIPES | ABLATIONS | FOR_GPUS
+        known = RECIPES | ABLATIONS | UPSCALED | FOR_GPUS
         earlier = {}
         for name, records in records_by_name.items():
             if not records or name not in known:

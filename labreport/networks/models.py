@@ -91,6 +91,18 @@ def resnet18(num_classes: int = 10) -> nn.Module:
     return torchvision.models.resnet18(num_classes=num_classes)
 
 
+class UpscaledResNet18(nn.Module):
+    """`resnet18` on images that are first enlarged, bilinearly, to `side` pixels: its stem was made for 224."""
+
+    def __init__(self, num_classes: int = 10, side: int = 224):
+        super().__init__()
+        self.side = side
+        self.resnet = resnet18(num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.resnet(F.interpolate(images, size=(self.side, self.side), mode="bilinear"))
+
+
 class DeepCNN(nn.Module):
     """Stands for reference [2]: a VGG-style network with batch norm and dropout. `features` ends before the classifier.
 
@@ -134,6 +146,17 @@ class DenseSoftmax(nn.Module):
         x = self.dropout(F.relu(self.hidden1(features)))
         x = self.dropout(F.relu(self.hidden2(x)))
         return self.classifier(x)
+
+
+class LinearHead(nn.Module):
+    """One linear layer on the features (N, 512) of a ResNet-18. 5,130 parameters."""
+
+    def __init__(self, num_classes: int = 10):
+        super().__init__()
+        self.classifier = nn.Linear(512, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.classifier(features)
 
 
 class _FastGroup(nn.Module):
@@ -207,8 +230,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "first_optimization": FirstOptimization,
     "fine_tuned": FineTuned,
     "resnet18": resnet18,
+    "resnet18_at_64": partial(UpscaledResNet18, side=64),
+    "resnet18_at_128": partial(UpscaledResNet18, side=128),
+    "resnet18_at_224": UpscaledResNet18,
     "deep_cnn": DeepCNN,
     "dense_softmax": DenseSoftmax,
+    "linear": LinearHead,
     "fast94": FastNet,
     "fast94_random": partial(FastNet, identity=False),
     "fast96": fast96_net,

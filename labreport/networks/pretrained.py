@@ -45,15 +45,21 @@ def weights_name() -> str:
 
 
 def start_from_imagenet(model: nn.Module) -> str:
-    """Give torchvision's ResNet-18 its ImageNet weights, all but the last layer's. Returns what names the weights.
+    """Give the ResNet-18 that `model` is or holds its ImageNet weights, all but the last layer's.
+
+    Returns what names the weights. A model without one, as a head on its features, stays as it is.
 
     Raises:
         WeightsUnavailable, WeightsError: as there; the latter too for a file that is cut off, runs code when loaded,
             is of another network, or holds a number that is not finite.
     """
+    from labreport._torchvision import torchvision
+
     path = _find()
-    wanted = {key: value for key, value in model.state_dict().items() if not key.startswith("fc.")}
-    model.load_state_dict(model.state_dict() | _checked(path, _load(path), wanted))
+    for network in (module for module in model.modules() if isinstance(module, torchvision.models.ResNet)):
+        state = network.state_dict()
+        wanted = {key: value for key, value in state.items() if not key.startswith("fc.")}
+        network.load_state_dict(state | _checked(path, _load(path), wanted))
     return _name(path)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from labreport.digests import code_digest, network_digest
 from labreport.facts.recipes import Recipe
 from labreport.images import splits
 from labreport.networks import models, pretrained
-from labreport.training import evaluate, optimizers, run, steps
+from labreport.training import evaluate, features, optimizers, run, steps
 
 
 def network_of(recipe: Recipe, num_classes: int = 10) -> str:
@@ -44,4 +46,7 @@ def code_of(recipe: Recipe, num_classes: int = 10, *, graphs: bool = False) -> d
         ),
         "evaluation": code_digest(evaluate.predict, evaluate.predictions, *sizes),
     }
+    if recipe.features_from and recipe.pretrained:
+        source = dataclasses.replace(recipe, model=recipe.features_from)
+        parts["features"] = code_digest(network_of(source, num_classes), features.feature_network, without=(run.Run,))
     return parts | ({"graphs": code_digest(steps.train_replayed)} if graphs else {})

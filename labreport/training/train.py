@@ -23,6 +23,7 @@ from labreport.records.record import DataInfo, Epoch, RunRecord, run_key, weight
 from labreport.records.store import Store
 from labreport.training.device import best_device, keep_freed_memory, threads_for
 from labreport.training.evaluate import predict, predictions, score
+from labreport.training.features import Costs, frozen_features
 from labreport.training.identity import code_of
 from labreport.training.optimizers import set_rates
 from labreport.training.owner import owned
@@ -117,7 +118,7 @@ def _train(
         fit(run, splits, after_epoch)
         record = finish(run, splits, data, code, stem.name.rpartition("-")[2], profile)
     write_atomically(stem.with_suffix(".safetensors"), save(_plain(run.model.state_dict())))
-    return with_backbone(record, backbone) if backbone else record
+    return backbone.added_to(record) if backbone else record
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -192,16 +193,13 @@ def finish(
     )
 
 
-def with_backbone(record: RunRecord, backbone: RunRecord) -> RunRecord:
-    """The record with its feature network's costs added: without that network it could not have been trained."""
-    added = ("seconds", "parameters", "size_bytes", "forward_flops", "train_flops")
-    return dataclasses.replace(record, **{name: getattr(record, name) + getattr(backbone, name) for name in added})
+def extract_features(recipe: Recipe, data: Data, seed: int, profile: str, device: torch.device) -> tuple[Costs, Data]:
+    """Every image replaced by its features (N, F), and what these cost.
 
-
-def extract_features(
-    recipe: Recipe, data: Data, seed: int, profile: str, device: torch.device
-) -> tuple[RunRecord, Data]:
-    """Train (or load) the recipe's feature network, and replace every image by its features (N, F)."""
+    They are of a network that another recipe trains (or has trained), or of one with ImageNet weights, untrained.
+    """
+    if recipe.pretrained:
+        return frozen_features(recipe, data, seed, profile, device)
     source = for_profile(RECIPES[recipe.features_from], profile)
     record = train(source, data, seed, profile=profile, device=device)
     weights = paths.runs(profile) / f"{record.stem}.safetensors"
@@ -217,4 +215,4 @@ def extract_features(
         name: Images(predict(run, DeviceSplit.of(split, device)).clone(), split.labels)
         for name, split in (("train", data.train), ("val", data.val), ("test", data.test))
     }
-    return record, dataclasses.replace(data, **features)
+    return Costs.of(record), dataclasses.replace(data, **features)

@@ -1,0 +1,104 @@
+"""Heads on the features of a network that keeps its ImageNet weights."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from labreport import paths
+from labreport.facts.recipes import UPSCALED, for_profile
+from labreport.images import augment
+from labreport.images import cifar10 as data
+from labreport.networks import costs, models
+from labreport.networks.pretrained import WeightsUnavailable
+from labreport.training import features
+from labreport.training.identity import code_of
+from labreport.training.run import TrainingError
+from labreport.training.train import train
+
+CPU = torch.device("cpu")
+EXACT = dataclasses.replace(for_profile(UPSCALED["frozen_64"], "smoke"), precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.synthetic(n_train=100, n_val=40, n_test=60)
+
+
+@pytest.fixture
+def weights(monkeypatch, tmp_path):
+    """A ResNet-18 for 1,000 classes whose weights the suite is told to use."""
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    monkeypatch.setenv("LABREPORT_WEIGHTS", str(tmp_path / "mine.safetensors"))
+    torch.manual_seed(1)
+    resnet = models.resnet18(1000)
+    save_file(resnet.state_dict(), tmp_path / "mine.safetensors")
+    return resnet.eval()
+
+
+def test_an_upscaled_network_is_the_plain_one_on_enlarged_images():
+    model = models.build("resnet18_at_64").eval()
+    small = torch.randn(2, 3, 32, 32)
+    enlarged = F.interpolate(small, scale_factor=2.0, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(model(small), model.resnet(enlarged))
+
+
+def test_features_are_those_of_the_weights_network_without_its_last_layer(images, weights):
+    _, seen = features.frozen_features(EXACT, images, 0, "smoke", CPU)
+    enlarged = F.interpolate(augment.normalize(images.test.images), scale_factor=2.0, mode="bilinear")
+    caught = []
+    weights.avgpool.register_forward_hook(lambda module, inputs, output: caught.append(output.flatten(1)))
+    with torch.inference_mode():
+        weights(enlarged)
+    torch.testing.assert_close(seen.test.images, caught[0], rtol=1e-4, atol=1e-5)
+    assert seen.train.images.shape == (100, 512)
+    assert seen.val.labels is images.val.labels
+
+
+def test_all_seeds_share_the_features_and_a_record_carries_their_costs(images, weights, monkeypatch):
+    recipe = for_profile(UPSCALED["frozen_32"], "smoke")
+    first = train(recipe, images, 0, profile="smoke", device="cpu")
+    (kept,) = paths.runs("smoke").glob("features-*.safetensors")
+    monkeypatch.setattr(features, "_computed", None)  # nothing is computed again
+    second = train(recipe, images, 1, profile="smoke", device="cpu")
+    assert first.weights.startswith("other ImageNet weights: mine, sha256 ") and first.weights == second.weights
+    assert first.parameters == sum(p.numel() for p in models.resnet18().parameters())  # body and a head for ten classes
+    forward = costs.flops_per_input(models.resnet18(), (3, 32, 32))[0]
+    assert first.forward_flops == forward
+    assert 100 * forward < first.train_flops < 101 * forward  # forward only, once over the training images; and a head
+    assert "features" in first.code
+    kept.write_bytes(kept.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=rf"{kept.name}.*delete it"):
+        train(recipe, images, 2, profile="smoke", device="cpu")
+
+
+def test_other_weights_give_another_run_and_other_features(images, weights, tmp_path):
+    recipe = for_profile(UPSCALED["frozen_32"], "smoke")
+    first = train(recipe, images, 0, profile="smoke", device="cpu")
+    save_file(models.resnet18(1000).state_dict(), tmp_path / "mine.safetensors")
+    second = train(recipe, images, 0, profile="smoke", device="cpu")
+    assert first.key != second.key
+    assert len(list(paths.runs("smoke").glob("features-*.safetensors"))) == 2
+
+
+def test_without_weights_a_head_is_not_trained(images, monkeypatch, tmp_path):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(WeightsUnavailable, match="LABREPORT_WEIGHTS"):
+        train(for_profile(UPSCALED["frozen_32"], "smoke"), images, profile="smoke", device="cpu")
+
+
+def test_the_feature_network_is_part_of_a_heads_code():
+    codes = {name: code_of(recipe) for name, recipe in UPSCALED.items() if recipe.features_from}
+    assert len({code["features"] for code in codes.values()}) == len(codes)
+    assert len({code["network"] for code in codes.values()}) == 1
+
+
+def test_an_upscaled_network_starts_from_the_weights(images, weights):
+    recipe = dataclasses.replace(for_profile(UPSCALED["resnet18_pretrained_64"], "smoke"), lr=0.0)
+    train(recipe, images, 0, profile="smoke", device="cpu")
+    (trained,) = paths.runs("smoke").glob("resnet18_pretrained_64-*.safetensors")
+    state = load_file(trained)
+    torch.testing.assert_close(state["resnet.conv1.weight"], weights.conv1.weight.detach(), rtol=0, atol=0)

@@ -88,6 +88,15 @@ def test_a_folder_without_cifar10_is_refused(tmp_path, capsys):
     assert str(tmp_path) in complaint(capsys)
 
 
+def test_a_closed_pipe_is_no_traceback(monkeypatch):
+    monkeypatch.setenv("LABREPORT_PROFILE", "smoke")
+    command = [sys.executable, "-m", "labreport", "data"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()  # as `head` does, once it has its lines
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
 def test_a_failed_training_is_one_sentence(monkeypatch, capsys):
     def fail(*_, **__):
         raise TrainingError("the loss is\nnan")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import logging
 import multiprocessing
 import os
 import sys
@@ -83,6 +84,7 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
     """
     output = paths.build(lab.profile) / notebook.name
     output.parent.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("papermill").setLevel(logging.ERROR)  # else it says that black, a formatter, is not installed
     data_dir = str(lab.data_dir) if lab.data_dir else None
     try:
         with headless():

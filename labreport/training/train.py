@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from labreport import paths
 from labreport.facts.recipes import RECIPES, Recipe, for_profile
@@ -27,6 +26,7 @@ from labreport.training.features import Costs, frozen_features
 from labreport.training.identity import code_of
 from labreport.training.optimizers import set_rates
 from labreport.training.owner import owned
+from labreport.training.progress import progress
 from labreport.training.run import DeviceSplit, Run, TrainingError, splits_for
 from labreport.training.steps import train_epoch
 
@@ -132,10 +132,7 @@ def fit(run: Run, splits: dict[str, DeviceSplit], after_epoch: Callable[[Run], N
         run.untrained_val_loss = score(predict(run, val_split), val_split.labels).loss
     label = f"{recipe.name}, seed {run.seed}"
     done = len(run.history) * len(train_split)
-    # A terminal sees the bar move; a log file gets a line now and then.
-    interval = 0.5 if sys.stderr.isatty() else 10.0
-    with tqdm(total=recipe.epochs * len(train_split), initial=done, desc=label, unit="img", unit_scale=True,
-              mininterval=interval, file=sys.stderr) as bar:  # fmt: skip
+    with progress(label, recipe.epochs * len(train_split), done) as bar:
         for epoch in range(len(run.history), recipe.epochs):
             rate = set_rates(recipe, run.optimizers, epoch)
             start = time.perf_counter()

@@ -84,7 +84,7 @@ class Page(HTMLParser):
             self.loaded.append(attrs.get("src") or attrs.get("href") or "")
 
 
-def test_build_report_runs_the_notebooks_in_order_with_the_session_s_parameters(tmp_path, capsys):
+def test_build_report_runs_the_notebooks_in_order_with_the_session_s_parameters(tmp_path, capfd):
     seen = tmp_path / "seen.jsonl"
     write = (
         "import json, os\n"
@@ -95,7 +95,9 @@ def test_build_report_runs_the_notebooks_in_order_with_the_session_s_parameters(
     built = report.build_report("smoke", device="cpu", seed=3, notebooks=notebooks)
 
     assert [json.loads(line) for line in seen.read_text().splitlines()] == [["smoke", 3, None, "cpu", "1"]] * 2
-    out = capsys.readouterr().out
+    out, err = capfd.readouterr()
+    assert "Black" not in err + out  # papermill's remark on a formatter that nobody needs
+    assert "\r" not in err + out
     assert re.findall(r"\[\d/\d\] \w+ … \d+ s", out) == [
         line for line in out.splitlines() if line.startswith("[") and line.endswith(" s")
     ]

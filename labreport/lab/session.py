@@ -330,9 +330,14 @@ def caveat_of(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:
 def _check_device(device: str) -> None:
     import torch
 
+    from labreport.training.device import DeviceError, check_device
+
     try:
         torch.empty(0, device=device)
+        check_device(torch.device(device))
     except (RuntimeError, AssertionError) as error:
+        if isinstance(error, DeviceError):
+            raise ValueError(str(error)) from error
         raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
 
 

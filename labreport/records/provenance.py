@@ -50,12 +50,12 @@ def processor() -> str:
         family = f" (family {fields['cpu family']}, model {fields['model']})" if "cpu family" in fields else ""
         return f"{fields['model name']}{family}"
     except (OSError, KeyError):
-        said = _output("sysctl", "-n", "machdep.cpu.brand_string")
+        said = output("sysctl", "-n", "machdep.cpu.brand_string")
         return said or platform.processor() or platform.machine()
 
 
 def _driver() -> str:
-    said = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    said = output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     return said.splitlines()[0] if said else "unknown"
 
 
@@ -63,15 +63,15 @@ def _driver() -> str:
 def commit() -> str:
     """The commit that this code is of, with a `+` where the package differs from it; empty outside a checkout."""
     folder = str(REPOSITORY)
-    top = _output("git", "-C", folder, "rev-parse", "--show-toplevel")
+    top = output("git", "-C", folder, "rev-parse", "--show-toplevel")
     if not top or Path(top).resolve() != REPOSITORY:
         return ""  # an installed copy that lies in somebody else's repository
-    revision = _output("git", "-C", folder, "rev-parse", "--short=12", "HEAD")
-    changed = _output("git", "-C", folder, "status", "--porcelain", "--", "labreport", "notebooks")
+    revision = output("git", "-C", folder, "rev-parse", "--short=12", "HEAD")
+    changed = output("git", "-C", folder, "status", "--porcelain", "--", "labreport", "notebooks")
     return f"{revision}{'+' * bool(changed)}" if revision else ""
 
 
-def _output(*command: str) -> str:
+def output(*command: str) -> str:
     """What a command prints, or nothing where it cannot be run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, stdin=subprocess.DEVNULL)

@@ -77,6 +77,7 @@ class Run:
     untrained_val_loss: float = math.nan
     warm: bool = False  # whether a chunk has run eagerly on this device, as recording a CUDA graph asks for
     graph: GraphedSteps | None = None
+    graph_refused: bool = False
     resumed: int = 0  # epochs that an earlier process trained
 
     @classmethod

@@ -7,6 +7,7 @@ was killed and resumed sees the same batches, augmentations and dropout masks as
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -139,8 +140,15 @@ def train_replayed(
     if len(labels) < graph_steps(len(split), batch) * batch:
         return train_eagerly(run, inputs, labels, batch, start, split)
     set_rates(run.recipe, run.optimizers, start)
+    if run.graph is None and not run.graph_refused:
+        try:
+            run.graph = cuda_graphs.GraphedSteps(partial(train_step, run), inputs, labels, batch)
+        except RuntimeError as error:  # the network waits for a number, with .item() say
+            reason = " ".join(str(error).split("\n")[0].split())
+            print(f"{run.recipe.name}: trains step by step, since no CUDA graph records it ({reason})", file=sys.stderr)
+            run.graph_refused = True
     if run.graph is None:
-        run.graph = cuda_graphs.GraphedSteps(partial(train_step, run), inputs, labels, batch)
+        return train_eagerly(run, inputs, labels, batch, start, split)
     return run.graph(inputs, labels)
 
 

@@ -20,7 +20,7 @@ from labreport.images.splits import Data, Images
 from labreport.networks import costs, models, pretrained
 from labreport.records.record import DataInfo, Epoch, RunRecord, run_key, weights_digest
 from labreport.records.store import Store
-from labreport.training.device import best_device, keep_freed_memory, threads_for
+from labreport.training.device import best_device, check_device, keep_freed_memory, memory_told, threads_for
 from labreport.training.evaluate import predict, predictions, score
 from labreport.training.features import Costs, frozen_features
 from labreport.training.identity import code_of
@@ -49,10 +49,12 @@ def train(
     Raises:
         TrainingError: the loss is not finite, or a checkpoint cannot be read.
         WeightsUnavailable, WeightsError: pretrained weights are wanted and cannot be had, or not be used.
+        DeviceError: the device cannot train, or has too little memory.
         StorageError: a checkpoint or the record cannot be written.
         ValueError: the recipe names something that does not exist.
     """
     device = torch.device(device) if device else best_device()
+    check_device(device)
     code = code_of(recipe, len(data.info.classes), graphs=device.type == "cuda")
     weights = pretrained.weights_name() if recipe.pretrained else ""
     store = Store(paths.records(profile))
@@ -62,7 +64,8 @@ def train(
         stored = find(store, recipe, seed, data.info, code["network"], weights)
         if stored is None:
             tell_of_other_networks(store, recipe, seed, data.info)
-            stored = _train(recipe, data, seed, profile, device, code, stem, on_epoch or (lambda _: None), progress)
+            with memory_told(device, recipe.batch_size):
+                stored = _train(recipe, data, seed, profile, device, code, stem, on_epoch or (lambda _: None), progress)
             store.save(stored)
         stem.with_suffix(".checkpoint").unlink(missing_ok=True)
         clear_leftovers(stem.parent)

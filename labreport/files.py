@@ -7,6 +7,8 @@ import platform
 import re
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _PARTIAL = re.compile(r"\.(?P<host>[^ ]+)\.(?P<pid>\d+)\.[0-9a-f]{12}\.partial$")
@@ -16,14 +18,33 @@ class StorageError(RuntimeError):
     """Something cannot be written; the message names the file, the reason and the way out."""
 
 
+@contextmanager
+def writing(place: Path) -> Iterator[None]:
+    """Say in one sentence what stands in the way of writing to `place`.
+
+    Raises:
+        StorageError: the disk is full, a limit on file sizes is reached, or the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{place}: cannot be written ({error.strerror or error}); make room there, or name a folder that can be "
+            "written with LABREPORT_HOME; what was there before is unchanged"
+        ) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside `path`, then rename. The temporary name is this process's alone, on whatever machine it runs.
 
+    What killed writers have left in the folder is removed along the way.
+
     Raises:
-        StorageError: the disk is full, or the place cannot be written; what was at `path` before is untouched.
+        StorageError: as `writing`; what was at `path` before is untouched.
     """
     partial = path.with_name(f".{path.name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:12]}.partial")
-    try:
+    with writing(path):
+        clear_leftovers(path.parent)  # first: it may make the room that is wanted
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("xb") as file:
@@ -33,11 +54,6 @@ def write_atomically(path: Path, content: bytes) -> None:
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"{path}: cannot be written ({error.strerror or error}); make room there, or name a folder that can be "
-            "written with LABREPORT_HOME; what was there before is unchanged"
-        ) from error
 
 
 def clear_leftovers(folder: Path, minutes: float = 1.0) -> None:

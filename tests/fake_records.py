@@ -83,7 +83,7 @@ def fake_record(
     seed: int = 0,
     *,
     accuracy: float | None = None,
-    epochs: int = 40,
+    epochs: int | None = None,
     n_test: int = 2000,
     classes: tuple[str, ...] = CIFAR10_CLASSES,
     source: str = "official",
@@ -97,6 +97,8 @@ def fake_record(
     accuracy = mean + rng.normal(0, 0.003) if accuracy is None else accuracy
     predictions = fake_predictions(accuracy, seed, system, n_test, len(classes))
     recipe = RECIPES[name].settings() if name in RECIPES else {"name": name}
+    epochs = epochs or recipe.setdefault("epochs", 40)
+    history = fake_history(accuracy, epochs, rng)
     data = DataInfo(source, "0123456789abcdef", classes, 45_000, 5_000, n_test)
     return RunRecord(
         name=name,
@@ -109,8 +111,8 @@ def fake_record(
         weights=weights,
         code={},
         data=data,
-        stretches=(Stretch(1, epochs, seconds, "0123456789ab", FAKE_MACHINE),),
-        history=fake_history(accuracy, epochs, rng),
+        stretches=(Stretch(1, epochs, sum(row.seconds for row in history), "0123456789ab", FAKE_MACHINE),),
+        history=history,
         untrained_val_loss=float(np.log(len(classes))),
         train_score=Score(0.4, round(min(accuracy + 0.05, 1.0) * 45_000) / 45_000, 45_000),
         val_score=Score(0.6, round(accuracy * 5_000) / 5_000, 5_000),
@@ -160,6 +162,7 @@ def make_record(seed=0, **changes):
     )
     info = DataInfo("official", "0123456789abcdef", ("a", "b", "c", "d"), 8, 2, 4)
     settings = RECIPES["baseline"].settings()
+    history = tuple(Epoch(epoch, 0.1, 2.0, 0.2, 1.9, 0.3, 1.5) for epoch in range(1, settings["epochs"] + 1))
     info = changes.pop("data", info)
     record = RunRecord(
         name="baseline",
@@ -172,13 +175,13 @@ def make_record(seed=0, **changes):
         weights="",
         code={"network": "net", "loop": "0"},
         data=info,
-        stretches=(Stretch(1, 1, 1.5, "0123456789ab", FAKE_MACHINE),),
-        history=(Epoch(1, 0.1, 2.0, 0.2, 1.9, 0.3, 1.5),),
+        stretches=(Stretch(1, len(history), 1.5 * len(history), "0123456789ab", FAKE_MACHINE),),
+        history=history,
         untrained_val_loss=2.3,
         train_score=Score(1.0, 0.5, 8),
         val_score=Score(1.1, 0.5, 2),
         test_score=predictions.score(),
-        seconds=1.5,
+        seconds=1.5 * len(history),
         parameters=10,
         size_bytes=40,
         forward_flops=100,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient.exceptions import DeadKernelError
 
 from labreport import paths
@@ -36,13 +37,25 @@ def check_parameters(notebook: Path) -> None:
     except (OSError, ValueError) as error:
         raise ReportError(f"{notebook}: not a readable notebook ({error})") from error
     source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
-    assignments = (statement for statement in ast.parse(source).body if isinstance(statement, ast.Assign))
-    names = {target.id for assignment in assignments for target in assignment.targets}
+    try:
+        names = assigned_names(source)
+    except SyntaxError as error:
+        raise ReportError(f"{notebook}: the cell tagged 'parameters' is not Python ({error.msg}: {error.text})") from error
     if odd := names ^ set(PARAMETERS):
         raise ReportError(
             f"{notebook}: the cell tagged 'parameters' must set {', '.join(PARAMETERS)} and nothing else; "
             f"missing or unknown: {', '.join(sorted(odd))}"
         )
+
+
+def assigned_names(source: str) -> set[str]:
+    """The names that a cell assigns to, magics apart.
+
+    Raises:
+        SyntaxError: it is no Python.
+    """
+    tree = ast.parse(TransformerManager().transform_cell(source))
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 @contextmanager

@@ -88,8 +88,10 @@ class Lab:
 
     @property
     def store(self) -> Store:
-        """This profile's records."""
-        return Store(paths.records(self.profile))
+        """This profile's records; those of the images at hand, once these were read, have their labels."""
+        data = self.__dict__.get("data")
+        labels = {data.info.fingerprint: data.test.labels.numpy()} if data else {}
+        return Store(paths.records(self.profile), labels)
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import sys
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from labreport.files import clear_leftovers, write_atomically
+from labreport.files import write_atomically, writing
+from labreport.records.doubts import doubts
 from labreport.records.record import (
     SCHEMA,
     DataInfo,
@@ -24,7 +26,6 @@ from labreport.records.record import (
     Score,
     Stretch,
     Verification,
-    run_key,
 )
 
 
@@ -42,13 +43,17 @@ class Scan:
 
 @dataclass(frozen=True)
 class Store:
-    """The records in one folder."""
+    """The records in one folder. `test_labels` are those of the data at hand, by its fingerprint: (N,) integers."""
 
     folder: Path
+    test_labels: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
 
     def save(self, record: RunRecord) -> Path:
-        """Write `record`; its JSON file comes last, so a record that is listed is whole. Returns the JSON's path."""
-        clear_leftovers(self.folder)
+        """Write `record`; its JSON file comes last, so a record that is listed is whole. Returns the JSON's path.
+
+        Files of this name that could not be read or believed are set aside, under another name.
+        """
+        self._set_aside(self._path(record))
         buffer = io.BytesIO()
         arrays = {f.name: getattr(record.predictions, f.name) for f in dataclasses.fields(Predictions)}
         np.savez_compressed(buffer, key=np.array(record.key), **arrays)
@@ -61,6 +66,17 @@ class Store:
         text = json.dumps(fields, default=dataclasses.asdict, indent=1, allow_nan=False)
         write_atomically(self._path(record), (text + "\n").encode())
         return self._path(record)
+
+    def _set_aside(self, path: Path) -> None:
+        if not path.exists():
+            return
+        try:
+            self.load(path)
+        except RecordError:
+            for file in filter(Path.exists, (path, path.with_suffix(".npz"))):
+                with writing(file):
+                    file.replace(file.with_name(f"{file.name}.left-out"))
+            print(f"{path}: was left out, and is kept as {path.name}.left-out", file=sys.stderr)
 
     def _path(self, record: RunRecord) -> Path:
         return self.folder / f"{record.stem}.json"
@@ -95,7 +111,7 @@ class Store:
             RecordError: a file is missing or cut off, is of a newer version, or says two different things.
         """
         try:
-            raw = json.loads(path.read_text())
+            raw = json.loads(path.read_text(), parse_constant=_refuse)
             schema = raw.get("schema", 1)
             if schema > SCHEMA:
                 raise RecordError(
@@ -104,8 +120,9 @@ class Store:
                 )
             with np.load(io.BytesIO(path.with_suffix(".npz").read_bytes()), allow_pickle=False) as archive:
                 arrays = dict(archive)
+            key = str(arrays.pop("key", raw["key"]))  # schema 1 had none
             record = _READERS[schema](raw, arrays)
-            doubts = _contradictions(record, path, arrays)
+            found = doubts(record, path.stem, key, self.test_labels.get(record.data.fingerprint))
         except RecordError:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
@@ -113,20 +130,24 @@ class Store:
                 f"{path}: not a readable run record ({error}); it is left out: restore it from where it came from, or "
                 "move it away and train the run again"
             ) from error
-        if doubts:
+        if found:
             raise RecordError(
-                f"{path}: contradicts itself ({doubts}); it is left out: restore the two files of this run"
+                f"{path}: cannot be believed ({'; '.join(found)}); it is left out: restore the two files of this run, "
+                "or move them away and train it again"
             )
         return record
 
 
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no measured number")
+
+
 def _read_current(raw: dict[str, Any], arrays: dict[str, np.ndarray]) -> RunRecord:
-    predictions = Predictions(**{name: array for name, array in arrays.items() if name != "key"})
     raw["stretches"] = tuple(
         Stretch(**{**stretch, "environment": Environment(**stretch["environment"])}) for stretch in raw["stretches"]
     )
     raw["verified"] = tuple(Verification(**stamp) for stamp in raw["verified"])
-    return RunRecord(**_common(raw), predictions=predictions)
+    return RunRecord(**_common(raw), predictions=Predictions(**arrays))
 
 
 def _read_first(raw: dict[str, Any], arrays: dict[str, np.ndarray]) -> RunRecord:
@@ -153,19 +174,3 @@ def _common(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 _READERS: dict[int, Callable[[dict[str, Any], dict[str, np.ndarray]], RunRecord]] = {1: _read_first, 2: _read_current}
-
-
-def _contradictions(record: RunRecord, path: Path, arrays: dict[str, np.ndarray]) -> str:
-    """What the two files say differently of what both hold; empty where they agree."""
-    found = []
-    if path.stem != record.stem:
-        found.append(f"the file's name is not {record.stem}")
-    if record.schema > 1:
-        key = run_key(record.recipe, record.network, record.weights, record.data.fingerprint, record.seed)
-        if not key == record.key == str(arrays["key"]):
-            found.append("its key is not that of its settings, network, data and seed")
-    seen, said = record.predictions.score(), record.test_score
-    # Schema 1 measured the loss in double precision before it was rounded for storage.
-    if (seen.accuracy, seen.n) != (said.accuracy, said.n) or abs(seen.loss - said.loss) > 1e-4 * max(1.0, said.loss):
-        found.append(f"test accuracy {said.accuracy:.2%}, but {seen.accuracy:.2%} in its predictions")
-    return "; ".join(found)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from labreport.files import StorageError, write_atomically
+from labreport.files import write_atomically, writing
 
 POLL = 2.0  # seconds between two looks at a run that another process owns
 
@@ -32,13 +32,9 @@ def owned(stem: Path, label: str) -> Iterator[Callable[[int, int], None]]:
     def tell(done: int, epochs: int) -> None:
         write_atomically(state, json.dumps({"since": since, "done": done, "epochs": epochs}).encode())
 
-    try:
+    with writing(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)
         _acquire(lock, state, label)
-    except OSError as error:
-        raise StorageError(
-            f"{stem.parent}: cannot be written ({error.strerror or error}); name another folder with LABREPORT_HOME"
-        ) from error
     try:
         yield tell
     finally:

@@ -131,7 +131,11 @@ class Run:
         if not path.exists():
             return ""
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            content = path.read_bytes()
+        except OSError as error:
+            raise TrainingError(f"{path}: this checkpoint cannot be read ({error.strerror})") from error
+        try:
+            state = torch.load(io.BytesIO(content), map_location=self.device, weights_only=True)
             if (state["code"], state["weights"]) != (code, self.weights):
                 changed = sorted(part for part in code if code[part] != state["code"].get(part)) or ["weights"]
                 return f"its {len(state['history'])} epochs were trained by other code ({', '.join(changed)})"
@@ -149,8 +153,8 @@ class Run:
             ]
             self.untrained_val_loss = state["untrained_val_loss"]
             self.resumed = len(self.history)
-        except Exception as error:  # torch raises nearly any type, with advice that is wrong here
+        except Exception:  # torch raises nearly any type, with advice that is wrong here and stays unsaid
             raise TrainingError(
-                f"{path}: damaged, or not a checkpoint of this run; delete it to train this run from its start"
-            ) from error
+                f"{path}: damaged, or not a checkpoint of this run; move it away to train this run from its start"
+            ) from None
         return ""

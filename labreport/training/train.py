@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import sys
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from labreport import paths
 from labreport.facts.recipes import RECIPES, Recipe, for_profile
-from labreport.files import clear_leftovers, write_atomically
+from labreport.files import clear_leftovers, write_atomically, writing
 from labreport.images.splits import Data, Images
 from labreport.networks import costs, models, pretrained
 from labreport.records.record import DataInfo, Epoch, RunRecord, run_key, weights_digest
@@ -57,7 +58,7 @@ def train(
     check_device(device)
     code = code_of(recipe, len(data.info.classes), graphs=device.type == "cuda")
     weights = pretrained.weights_name() if recipe.pretrained else ""
-    store = Store(paths.records(profile))
+    store = Store(paths.records(profile), {data.info.fingerprint: data.test.labels.numpy()})
     key = run_key(recipe.settings(), code["network"], weights, data.info.fingerprint, seed)
     stem = paths.runs(profile) / f"{recipe.name}-seed{seed}-{key}"
     with owned(stem, f"{recipe.name}, seed {seed}") as progress:
@@ -67,18 +68,29 @@ def train(
             with memory_told(device, recipe.batch_size):
                 stored = _train(recipe, data, seed, profile, device, code, stem, on_epoch or (lambda _: None), progress)
             store.save(stored)
-        stem.with_suffix(".checkpoint").unlink(missing_ok=True)
-        clear_leftovers(stem.parent)
+        clear_up(stem)
     return stored
+
+
+def clear_up(stem: Path) -> None:
+    """Remove what the training of a finished run has left in `runs`, as far as that can be written."""
+    clear_leftovers(stem.parent)
+    for kind in (".checkpoint", ".checkpoint-of-other-code", ".progress.json"):
+        with contextlib.suppress(OSError):
+            stem.with_suffix(kind).unlink(missing_ok=True)
 
 
 def find(
     store: Store, recipe: Recipe, seed: int, data: DataInfo, network: str, weights: str | None = ""
 ) -> RunRecord | None:
-    """The record of exactly that run, or None; with `weights` None, whatever weights it started from."""
+    """The record of exactly that run, or None; with `weights` None, whatever weights it started from.
+
+    What its training left, where it was killed after it had written the record, is removed.
+    """
     for record in store.runs(recipe.name, recipe.settings(), seed, data.fingerprint):
         same_weights = weights is None or weights_digest(weights) == weights_digest(record.weights)
         if record.is_of_network(network) and same_weights:
+            clear_up(paths.runs(record.profile) / record.stem)
             return record
     return None
 
@@ -117,7 +129,14 @@ def _train(
     with threads_for(recipe, device):
         run = Run.start(recipe, seed, splits["train"], len(data.info.classes), device)
         if unused := run.resume(checkpoint, code):
-            print(f"{recipe.name}, seed {seed}: starts over, since of its checkpoint {unused}", file=sys.stderr)
+            aside = checkpoint.with_suffix(".checkpoint-of-other-code")
+            with writing(aside):
+                checkpoint.replace(aside)
+            print(
+                f"{recipe.name}, seed {seed}: starts over, since of its checkpoint {unused}; that one is kept as {aside} "
+                "until the run is finished",
+                file=sys.stderr,
+            )
         fit(run, splits, after_epoch)
         record = finish(run, splits, data, code, stem.name.rpartition("-")[2], profile)
     write_atomically(stem.with_suffix(".safetensors"), save(_plain(run.model.state_dict())))

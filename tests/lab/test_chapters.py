@@ -50,7 +50,7 @@ def test_calibration_in_words():
 
 def test_equal_time_compares_the_epochs_that_were_over():
     """Forty epochs of 30 s against eighty of 20 s: after 1,200 s the second has done sixty."""
-    slow, fast = fake_records("resnet18", 1), fake_records("fast94", 1, epochs=80)
+    slow, fast = fake_records("resnet18", 1, epochs=40), fake_records("fast94", 1, epochs=80)
     slow = [dataclasses.replace(slow[0], seconds=1200.0)]
     rows = tuple(dataclasses.replace(row, seconds=20.0) for row in fast[0].history)
     fast = [dataclasses.replace(fast[0], history=rows, seconds=1600.0)]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 when it failed, 2 for bad input, 130 when interrupted."""
+    open_streams()
     for stream in (sys.stdout, sys.stderr):  # a terminal of another character set gets question marks, no traceback
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -46,6 +47,20 @@ def answer(argv: list[str] | None) -> int:
         if not type(error).__module__.startswith("labreport."):
             raise
         return complain(str(error), 1)
+
+
+def open_streams() -> None:
+    """Give what the caller has closed, as `2>&-` does, to the null device.
+
+    Else the next file that is opened takes the number 2, and a library's warning is written into a record.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, mode))
 
 
 def complain(sentence: str, status: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import logging
 import multiprocessing
@@ -16,15 +15,17 @@ from pathlib import Path
 
 import nbformat
 import papermill
-from IPython.core.inputtransformer2 import TransformerManager
+from jupyter_client.kernelspec import NoSuchKernel
 from nbclient.exceptions import DeadKernelError
 
 from labreport import paths
 from labreport.cpus import available_cpus
 from labreport.document.errors import ReportError
+from labreport.files import writing
+from labreport.lab.parameters import PARAMETERS, assigned_names
 from labreport.lab.session import Lab
 
-PARAMETERS = ("profile", "seed", "data_dir", "device")
+START_TIMEOUT = 60  # seconds until a kernel must have answered
 
 
 def check_parameters(notebook: Path) -> None:
@@ -40,22 +41,14 @@ def check_parameters(notebook: Path) -> None:
     try:
         names = assigned_names(source)
     except SyntaxError as error:
-        raise ReportError(f"{notebook}: the cell tagged 'parameters' is not Python ({error.msg}: {error.text})") from error
+        raise ReportError(
+            f"{notebook}: the cell tagged 'parameters' is not Python (line {error.lineno}: {error.msg})"
+        ) from error
     if odd := names ^ set(PARAMETERS):
         raise ReportError(
             f"{notebook}: the cell tagged 'parameters' must set {', '.join(PARAMETERS)} and nothing else; "
             f"missing or unknown: {', '.join(sorted(odd))}"
         )
-
-
-def assigned_names(source: str) -> set[str]:
-    """The names that a cell assigns to, magics apart.
-
-    Raises:
-        SyntaxError: it is no Python.
-    """
-    tree = ast.parse(TransformerManager().transform_cell(source))
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 @contextmanager
@@ -70,6 +63,22 @@ def headless() -> Iterator[None]:
             del os.environ["LABREPORT_HEADLESS"]
         else:
             os.environ["LABREPORT_HEADLESS"] = before
+
+
+@contextmanager
+def kernel_started(output: Path) -> Iterator[None]:
+    """Say in one sentence that a kernel does not start or answer."""
+    try:
+        yield
+    except DeadKernelError:
+        raise  # after it had started
+    except (RuntimeError, NoSuchKernel, FileNotFoundError, PermissionError) as error:
+        if getattr(error, "filename", None) == str(output):
+            raise
+        raise ReportError(
+            f"{output.name}: the kernel python3 does not start or does not answer ({error}); see that "
+            "`jupyter kernelspec list` names the one of this environment, and that the loopback network is up"
+        ) from error
 
 
 def execute_all(notebooks: Sequence[Path], lab: Lab) -> list[nbformat.NotebookNode]:
@@ -96,11 +105,12 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
     What ran before an error is kept there.
     """
     output = paths.build(lab.profile) / notebook.name
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with writing(output.parent):
+        output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)  # else it says that black, a formatter, is not installed
     data_dir = str(lab.data_dir) if lab.data_dir else None
     try:
-        with headless():
+        with headless(), writing(output), kernel_started(output):
             return papermill.execute_notebook(
                 notebook,
                 output,
@@ -109,6 +119,7 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
                 language="python",
                 cwd=notebook.parent,
                 progress_bar=False,
+                start_timeout=START_TIMEOUT,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
                 extra_arguments=["--log-level=CRITICAL"],  # of the kernel itself; tracebacks come with the notebook

@@ -9,9 +9,11 @@ summary after the contents is made from these records.
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from labreport import paths
@@ -20,6 +22,11 @@ from labreport.document.execute import check_parameters, execute_all
 from labreport.document.typeset import Report, typeset
 from labreport.lab.session import Lab
 
+UNGUARDED = (
+    "notebooks run side by side in processes that import the calling script first; call build_report below "
+    "`if __name__ == '__main__':` there"
+)
+
 
 def build_report(
     profile: str | None = None,
@@ -27,7 +34,7 @@ def build_report(
     device: str | None = None,
     seed: int | None = None,
     *,
-    notebooks: Sequence[Path] | None = None,
+    notebooks: Sequence[Path | str] | None = None,
 ) -> Report:
     """Execute the notebooks for one session, as `Lab.open` understands it, then write `report.html` and `report.pdf`.
 
@@ -37,15 +44,22 @@ def build_report(
         ValueError: a parameter has a value that cannot be used.
         ReportError: a notebook has other parameters or stopped, or what it shows cannot be typeset.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(UNGUARDED)  # of a worker, which imports its caller's script
     lab = Lab.open(profile, seed, data_dir, device)
-    notebooks = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")) if notebooks is None else notebooks
+    notebooks = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")) if notebooks is None else list(map(Path, notebooks))
     if not notebooks:
         raise ReportError(f"{paths.NOTEBOOKS}: no notebooks here; run this in a complete checkout of the repository")
     for notebook in notebooks:
         check_parameters(notebook)
     for sentence in lab.store.scan().left_out:
         print(f"left out: {sentence}", file=sys.stderr)
-    executed = execute_all(notebooks, lab)
+    try:
+        executed = execute_all(notebooks, lab)
+    except BrokenProcessPool as error:
+        raise ReportError(
+            f"a process that ran a notebook ended for want of memory, or: {UNGUARDED}"
+        ) from error
     began = time.perf_counter()
     report = typeset(executed, lab)
     print(f"typeset … {time.perf_counter() - began:.0f} s", flush=True)

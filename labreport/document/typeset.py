@@ -21,7 +21,7 @@ from nbconvert import HTMLExporter
 from labreport import paths
 from labreport.document.cover import measured, records_appendix, summary, title_page
 from labreport.document.errors import ReportError
-from labreport.files import write_atomically
+from labreport.files import write_atomically, writing
 from labreport.lab.session import Lab
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -46,7 +46,8 @@ def typeset(notebooks: Sequence[nbformat.NotebookNode], lab: Lab) -> Report:
     references = (TEMPLATES / "references.html").read_text()
     appendices = [records_appendix(records), models_appendix()]
     chapters = [summary(lab, systems), *map(chapter, notebooks), references, *appendices]
-    source = images_apart("\n".join(chapters), build)
+    with writing(build):
+        source = images_apart("\n".join(chapters), build)
     cover = title_page(lab, systems)
     write_atomically(build / "cover.json", json.dumps(cover, ensure_ascii=False, indent=1).encode())
 
@@ -127,7 +128,7 @@ def web_page(source: str, build: Path) -> bytes:
 def pdf(source: str, build: Path, date: datetime.datetime) -> bytes:
     """The report as a PDF. `report.typ` and its images stay in `build`, for a look when something is not right."""
     main = build / "report.typ"
-    main.write_text(pandoc(source, "typst", "report.typ", ["--syntax-highlighting=idiomatic"], build))
+    write_atomically(main, pandoc(source, "typst", "report.typ", ["--syntax-highlighting=idiomatic"], build).encode())
     try:
         return typst.compile(main, root=build, ignore_system_fonts=True, timestamp=date)
     except typst.TypstError as error:

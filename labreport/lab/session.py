@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from labreport import paths
 from labreport.facts.recipes import ABLATIONS, FOR_GPUS, PROFILES, RECIPES, SEEDS, UPSCALED, Recipe, for_profile
 from labreport.files import write_atomically
+from labreport.lab.parameters import refuse_misspelt
 from labreport.records.record import CAVEATS, RunRecord
 from labreport.records.store import Store
 
@@ -59,8 +60,10 @@ class Lab:
         """A session. None means `$LABREPORT_PROFILE` or quick; 0; `$LABREPORT_DATA` or `data/`; a GPU if there is one.
 
         Raises:
-            ValueError: a parameter has a value that cannot be used; the message names it and what can be.
+            ValueError: a parameter has a value that cannot be used, or papermill was given one that does not exist; the
+                message names it and what can be.
         """
+        refuse_misspelt()
         profile = profile or os.environ.get("LABREPORT_PROFILE") or "quick"
         if profile not in PROFILES:
             raise ValueError(f"profile {profile!r} does not exist; choose one of {', '.join(PROFILES)}")

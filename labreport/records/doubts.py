@@ -35,7 +35,7 @@ def doubts(record: RunRecord, stem: str, key: str, test_labels: np.ndarray | Non
             found.append("its key is not that of its settings, network, data and seed")
     if record.data.source not in CAVEATS:
         found.append(f"there is no data source {record.data.source!r}")
-    return found + [*_history(record), *_scores(record), *_labels(record, test_labels)]
+    return [*found, *_history(record), *_scores(record), *_labels(record, test_labels)]
 
 
 def _mistyped(value: Any, hint: Any, name: str) -> Iterator[str]:

@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_told(images):
         training.train(TINY, images, on_epoch=lambda run: signal.raise_signal(signal.SIGINT))
     (checkpoint,) = paths.runs("quick").glob("*.checkpoint")
     checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match="delete it"):
+    with pytest.raises(TrainingError, match="move it away"):
         training.train(TINY, images)
 
 

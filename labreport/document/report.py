@@ -57,9 +57,7 @@ def build_report(
     try:
         executed = execute_all(notebooks, lab)
     except BrokenProcessPool as error:
-        raise ReportError(
-            f"a process that ran a notebook ended for want of memory, or: {UNGUARDED}"
-        ) from error
+        raise ReportError(f"a process that ran a notebook ended for want of memory, or: {UNGUARDED}") from error
     began = time.perf_counter()
     report = typeset(executed, lab)
     print(f"typeset … {time.perf_counter() - began:.0f} s", flush=True)

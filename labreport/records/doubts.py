@@ -47,7 +47,7 @@ def _mistyped(value: Any, hint: Any, name: str) -> Iterator[str]:
     elif typing.get_origin(hint) is tuple and isinstance(value, tuple):
         for item in value:
             yield from _mistyped(item, kinds[0], name)
-    elif dataclasses.is_dataclass(hint) and isinstance(value, hint):
+    elif isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
         for field, kind in _hints(hint).items():
             yield from _mistyped(getattr(value, field), kind, f"{name}.{field}".strip("."))
     elif isinstance(value, bool) != (hint is bool) or not isinstance(
@@ -60,7 +60,7 @@ _hints = functools.cache(typing.get_type_hints)
 
 
 def _history(record: RunRecord) -> Iterator[str]:
-    epochs = record.recipe.get("epochs")
+    epochs = record.recipe.get("epochs", 0)
     if [row.epoch for row in record.history] != list(range(1, epochs + 1)):
         yield f"its history has {len(record.history)} of {epochs} epochs, or not in their order"
     trained, stretches = (sum(part.seconds for part in parts) for parts in (record.history, record.stretches))
@@ -94,7 +94,7 @@ def _counted(score: Score) -> bool:
 
 def _labels(record: RunRecord, test_labels: np.ndarray | None) -> Iterator[str]:
     labels = record.predictions.labels
-    digest = hashlib.sha256(labels.astype(np.uint8)).hexdigest()[:16]
+    digest = hashlib.sha256(labels.astype(np.uint8).tobytes()).hexdigest()[:16]
     other = test_labels is not None and not np.array_equal(labels, test_labels)
     if other or digest != KNOWN_LABELS.get(record.data.fingerprint, digest):
         yield "its labels are not those of its data's test images"

@@ -133,8 +133,8 @@ def _train(
             with writing(aside):
                 checkpoint.replace(aside)
             print(
-                f"{recipe.name}, seed {seed}: starts over, since of its checkpoint {unused}; that one is kept until the "
-                f"run is finished, as {aside}",
+                f"{recipe.name}, seed {seed}: starts over, since of its checkpoint {unused}; until the run is finished "
+                f"that one is kept as {aside}",
                 file=sys.stderr,
             )
         fit(run, splits, after_epoch)

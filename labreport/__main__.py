@@ -1,4 +1,4 @@
-"""The command line: `python -m labreport report | train | show | verify | data | bench`."""
+"""The command line: `python -m labreport COMMAND`."""
 
 from __future__ import annotations
 
@@ -183,6 +183,13 @@ def bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def gpu(arguments: argparse.Namespace) -> int:
+    from labreport.bench import gpu
+
+    gpu.main(arguments.out, arguments.minutes, arguments.data)
+    return 0
+
+
 # --- the words --------------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +206,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m labreport", description="A CIFAR-10 lab report: trained, measured, typeset."
     )
-    commands = top.add_subparsers(title="commands", required=True, metavar="{report,train,show,verify,data,bench}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     def command(handler, words: str, example: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added = commands.add_parser(
@@ -236,6 +243,10 @@ def parser() -> argparse.ArgumentParser:
 
     command(data, "say which data would be used, and what is in it", DATA_EXAMPLES, data_option)
 
+    added = command(gpu, "show all that a GPU can in the given time; on a CPU, rehearse it", GPU_EXAMPLES, data_option)
+    added.add_argument("--out", type=Path, metavar="DIR", required=True, help="where findings and records go")
+    added.add_argument("--minutes", type=float, metavar="N", default=9.0, help="time in all (default: 9)")
+
     added = command(bench, "measure the speed of training against a plain loop", BENCH_EXAMPLES)
     added.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     added.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows of the table")
@@ -251,6 +262,7 @@ VERIFY_EXAMPLES = """  python -m labreport verify --profile paper --data ~/cifar
   python -m labreport verify --profile paper --data ~/cifar baseline --again"""
 DATA_EXAMPLES = """  python -m labreport data
   python -m labreport data --data ~/cifar"""
+GPU_EXAMPLES = """  python -m labreport gpu --out gpu-findings --minutes 9 --data ~/cifar"""
 BENCH_EXAMPLES = """  python -m labreport bench --json bench.json"""
 
 

@@ -164,8 +164,8 @@ def data(arguments: argparse.Namespace) -> int:
 
     lab = Lab.open(data_dir=arguments.data)
     info = lab.data.info
-    place = "drawn by this code" if info.source == "synthetic stand-in" else lab.data_dir or paths.data()
-    print(f"source       {info.source}\nplace        {place}\nfingerprint  {info.fingerprint}\n")
+    place = f"place        {lab.data.place}\n" if lab.data.place else ""
+    print(f"source       {info.source}\nformat       {lab.data.format}\n{place}fingerprint  {info.fingerprint}\n")
     splits = {"train": lab.data.train, "val": lab.data.val, "test": lab.data.test}
     counts = pd.DataFrame(
         {name: split.labels.bincount(minlength=len(info.classes)).tolist() for name, split in splits.items()},
@@ -198,7 +198,7 @@ def parser() -> argparse.ArgumentParser:
     session.add_argument("--profile", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
     data_option = argparse.ArgumentParser(add_help=False)
     data_option.add_argument(
-        "--data", metavar="DIR", help="folder with cifar-10-batches-py (default: $LABREPORT_DATA, data/, a download)"
+        "--data", metavar="DIR", help="folder with CIFAR-10 (default: $LABREPORT_DATA, data/, a download)"
     )
     device_option = argparse.ArgumentParser(add_help=False)
     device_option.add_argument("--device", help="cpu, cuda or cuda:N (default: the GPU if there is one)")

@@ -39,6 +39,7 @@ from labreport.bench.appendix import AppendixLoop
 from labreport.facts.recipes import RECIPES, Recipe
 from labreport.files import write_atomically
 from labreport.images import cifar10 as data
+from labreport.images import formats
 from labreport.images.synthetic import SHAPES
 from labreport.networks import costs
 from labreport.records.provenance import processor
@@ -304,15 +305,15 @@ def in_fresh_process(function: Callable, *args: Any) -> Any:
 
 
 def write_stand_in_files(folder: Path) -> None:
-    """Seven files of the official layout and size, with random images, the same 10,000 in each batch."""
-    folder = folder / data.FOLDER
+    """Seven files of the official layout and size, with random images."""
+    folder = folder / formats.FOLDER
     folder.mkdir(parents=True)
-    pixels = np.random.default_rng(0).integers(0, 256, (data.BATCH_SIZE, data.PIXELS), dtype=np.uint8)
-    # Protocol 3 writes the pixels as plain bytes, as Python 2 wrote the official files; 2 would write them as UTF-8.
-    batch = pickle.dumps({b"data": pixels, b"labels": (np.arange(data.BATCH_SIZE) % 10).tolist()}, protocol=3)
-    for name in (*data.TRAIN_FILES, data.TEST_FILE):
-        (folder / name).write_bytes(batch)
-    (folder / data.META_FILE).write_bytes(pickle.dumps({b"label_names": list(SHAPES)}, protocol=3))
+    random, labels = np.random.default_rng(0), (np.arange(formats.BATCH_SIZE) % 10).tolist()
+    for name in formats.BATCH_FILES:
+        pixels = random.integers(0, 256, (formats.BATCH_SIZE, formats.PIXELS), dtype=np.uint8)
+        # Protocol 3 writes pixels as plain bytes, as Python 2 wrote the official files; 2 would write them as UTF-8.
+        (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": labels}, protocol=3))
+    (folder / formats.META_FILE).write_bytes(pickle.dumps({b"label_names": list(SHAPES)}, protocol=3))
 
 
 def first_batch_seconds(folder: Path, device: torch.device) -> float:

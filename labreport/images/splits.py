@@ -31,12 +31,14 @@ class Images:
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """The three splits, and where they come from."""
+    """The three splits, and where they come from: a file format and a folder, unless they were drawn."""
 
     train: Images
     val: Images
     test: Images
     info: DataInfo
+    format: str = "drawn by this code"
+    place: Path | None = None
 
     @property
     def caveat(self) -> str:

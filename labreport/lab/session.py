@@ -71,7 +71,7 @@ class Lab:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"seed {seed!r} must be a whole number from 0 up")
         data_dir = data_dir or os.environ.get("LABREPORT_DATA") or None
-        folder = Path(data_dir).expanduser().resolve() if data_dir else None
+        folder = Path(data_dir).expanduser().absolute() if data_dir else None
         if folder is not None and not folder.is_dir():
             raise ValueError(f"data folder {folder} does not exist; name the folder that holds cifar-10-batches-py")
         if device is not None:

@@ -1,77 +1,34 @@
-"""CIFAR-10 from disk and from a server, against files written here; and the synthetic stand-in.
+"""CIFAR-10 from disk, against files written here: read, split, checked and named; and the synthetic stand-in."""
 
-The files have the official layout with a tenth of the images, which makes the tests ten times as fast;
-`test_official_size` sees to the rest, and the tests of the benchmark load files of the whole size.
-"""
-
-import contextlib
 import hashlib
-import http.server
 import importlib
 import os
 import pickle
-import socket
-import tarfile
-import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fake_cifar10 import SIZE, batch, write
+from fake_cifar10 import numbers as numbers_of
 
 from labreport._torchvision import _import_torchvision, torchvision
 from labreport.images import cifar10 as data
-from labreport.images import download
+from labreport.images import formats
 from labreport.images.cifar10 import DataError
+from labreport.images.formats import BATCH_FILES, CLASSES
+from labreport.lab.session import Lab
 
-BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
-SIZE = 1_000  # images in a batch file
-OFFICIAL_SIZE = (data.BATCH_SIZE, data.N_TRAINVAL)  # before they are patched
-NAMES = [f"class {i}".encode() for i in range(10)]
-
-
-def batch(start: int) -> dict:
-    """Black images whose first four bytes are the image's number, with labels 0, 1, …, 9, 0, …"""
-    numbers = np.arange(start, start + SIZE, dtype="<u4")
-    pixels = np.zeros((SIZE, 3072), dtype=np.uint8)
-    pixels[:, :4] = numbers.view(np.uint8).reshape(-1, 4)
-    return {b"batch_label": b"", b"data": pixels, b"labels": (numbers % 10).tolist(), b"filenames": []}
+pytestmark = pytest.mark.usefixtures("tenth_of_the_size")
+OFFICIAL_SIZE = (formats.BATCH_SIZE, formats.N_TRAINVAL)  # before they are patched
 
 
 def numbers(split: data.Images) -> np.ndarray:
-    """The numbers that `batch` wrote into the images."""
-    return split.images.reshape(len(split), -1)[:, :4].numpy().copy().view("<u4").ravel()
+    return numbers_of(split.images.numpy())
 
 
 def load(folder: Path | None = None) -> data.Data:
     return data.load(folder, val_size=500)
-
-
-def write(path: Path, content: dict) -> None:
-    path.unlink(missing_ok=True)  # a link to the shared file, which must stay as it is
-    path.write_bytes(pickle.dumps(content, protocol=2))
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory) -> Path:
-    """A folder with all seven files in the official layout, and beside it their archive."""
-    root = tmp_path_factory.mktemp("written")
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir()
-    for i, name in enumerate(BATCHES):
-        write(folder / name, batch(SIZE * i))
-    write(folder / "batches.meta", {b"label_names": NAMES})
-    with tarfile.open(root / "archive.tar.gz", "w:gz", compresslevel=1) as tar:
-        tar.add(folder, folder.name)
-    return root
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tenth_of_the_size():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "BATCH_SIZE", SIZE)
-        patch.setattr(data, "N_TRAINVAL", 5 * SIZE)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -80,30 +37,10 @@ def loaded(written, tenth_of_the_size) -> data.Data:
     return load(written)
 
 
-@pytest.fixture
-def root(written, tmp_path) -> Path:
-    """A folder of one test's own that holds the batch files."""
-    folder = tmp_path / "own" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    for path in (written / "cifar-10-batches-py").iterdir():
-        os.link(path, folder / path.name)
-    return folder.parent
-
-
-@pytest.fixture
-def home(monkeypatch, tmp_path) -> Path:
-    """An empty home: no data in it, none named, and a download is allowed."""
-    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("LABREPORT_DATA", raising=False)
-    monkeypatch.delenv("LABREPORT_OFFLINE", raising=False)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    return tmp_path / "home"
-
-
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def test_reads_the_official_layout(loaded):
+def test_reads_the_official_layout(loaded, written):
     assert (len(loaded.train), len(loaded.val), len(loaded.test)) == (4_500, 500, 1_000)
     assert (loaded.info.n_train, loaded.info.n_val, loaded.info.n_test) == (4_500, 500, 1_000)
     for split in (loaded.train, loaded.val, loaded.test):
@@ -111,12 +48,13 @@ def test_reads_the_official_layout(loaded):
         assert split.labels.dtype == torch.int64 and split.labels.shape == (len(split),)
         assert np.array_equal(split.labels.numpy(), numbers(split) % 10)
     assert np.array_equal(numbers(loaded.test), np.arange(5_000, 6_000))
-    assert loaded.info.classes == tuple(f"class {i}" for i in range(10))
+    assert loaded.info.classes == CLASSES
+    assert (loaded.format, loaded.place) == ("Python pickles", written / "cifar-10-batches-py")
 
 
 def test_official_size(monkeypatch, written):
     assert OFFICIAL_SIZE == (10_000, 50_000)
-    monkeypatch.setattr(data, "BATCH_SIZE", 10_000)
+    monkeypatch.setattr(formats, "BATCH_SIZE", 10_000)
     refused(written, "(1000, 3072)", "(10000, 3072)")
 
 
@@ -147,8 +85,8 @@ def test_validation_size_and_the_fingerprint_of_another_split(written, loaded):
             data.load(written, val_size=wrong)
 
 
-@pytest.mark.parametrize(("key", "place", "value"), [(b"data", (123, 3071), 1), (b"labels", 999, 0)])
-def test_fingerprint_changes_with_one_pixel_or_label(root, loaded, key, place, value):
+@pytest.mark.parametrize(("key", "place", "value"), [(b"data", (123, 3071), 1), (b"labels", slice(998, 1_000), [9, 8])])
+def test_fingerprint_changes_with_one_pixel_or_two_labels(root, loaded, key, place, value):
     content = batch(5_000)
     content[key][place] = value
     write(root / "cifar-10-batches-py" / "test_batch", content)
@@ -160,18 +98,39 @@ def test_fingerprint_changes_with_one_pixel_or_label(root, loaded, key, place, v
 def test_known_md5s_are_torchvisions():
     cifar10 = torchvision.datasets.CIFAR10
     listed = dict([*cifar10.train_list, *cifar10.test_list])
-    assert listed | {cifar10.meta["filename"]: cifar10.meta["md5"]} == data.OFFICIAL_MD5
+    assert listed | {cifar10.meta["filename"]: cifar10.meta["md5"]} == formats.OFFICIAL_MD5
 
 
 def test_md5s_decide_between_official_and_unverified(root, monkeypatch):
     files = (root / "cifar-10-batches-py").iterdir()
-    monkeypatch.setattr(data, "OFFICIAL_MD5", {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in files})
+    monkeypatch.setattr(formats, "OFFICIAL_MD5", {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in files})
     official = load(root)
     assert (official.info.source, official.caveat) == ("official", "")
     write(root / "cifar-10-batches-py" / "data_batch_4", batch(3_000) | {b"batch_label": b"another"})
     copy = load(root)
     assert (copy.info.source, copy.caveat) == ("unverified copy", "unverified copy of CIFAR-10 (md5 differs)")
     assert copy.info.fingerprint == official.info.fingerprint  # the images are the same
+
+
+def test_official_images_in_other_files_carry_no_caveat(root, loaded, monkeypatch):
+    monkeypatch.setattr(data, "OFFICIAL_FINGERPRINT", loaded.info.fingerprint)
+    copy = load(root)
+    assert (copy.info.source, copy.caveat) == ("official images, other files", "")
+    write(root / "cifar-10-batches-py" / "batches.meta", {b"label_names": [*CLASSES[:8], "truck", "ship"]})
+    renamed = load(root)  # the same images and labels, called otherwise
+    assert renamed.info.fingerprint == loaded.info.fingerprint
+    assert renamed.info.source == "unverified copy"
+
+
+@pytest.mark.skipif(
+    "LABREPORT_OFFICIAL" not in os.environ, reason="set LABREPORT_OFFICIAL to the official files' folder"
+)
+def test_the_official_files_have_the_official_fingerprint(monkeypatch):
+    monkeypatch.setattr(formats, "BATCH_SIZE", 10_000)
+    monkeypatch.setattr(formats, "N_TRAINVAL", 50_000)
+    official = data.load(Path(os.environ["LABREPORT_OFFICIAL"]))
+    assert (official.info.source, official.info.fingerprint) == ("official", data.OFFICIAL_FINGERPRINT)
+    data._check_promises(formats.read(Path(os.environ["LABREPORT_OFFICIAL"])))
 
 
 def test_newer_pickles_and_text_keys_are_read(root):
@@ -241,7 +200,7 @@ def test_wrong_sizes(root):
     refused(root, "data_batch_1", "int8")
 
 
-@pytest.mark.parametrize("label", [10, -1, 3.5, b"cat"])
+@pytest.mark.parametrize("label", [10, -1, 3.5, b"cat", True])
 def test_labels_outside_0_to_9(root, label):
     content = batch(0)
     content[b"labels"][17] = label
@@ -249,23 +208,76 @@ def test_labels_outside_0_to_9(root, label):
     refused(root, "data_batch_1", "image 17", repr(label))
 
 
-def test_too_few_images_of_a_class(root):
-    content = batch(0)
-    content[b"labels"] = [3 if label == 4 else label for label in content[b"labels"]]
-    for path in (root / "cifar-10-batches-py").glob("data_batch_*"):
-        write(path, content)
-    refused(root, "0 training images", "label 4")
-
-
-@pytest.mark.parametrize("name", [*BATCHES, "batches.meta"])
+@pytest.mark.parametrize("name", [*BATCH_FILES, "batches.meta"])
 def test_missing_file(root, name):
     (root / "cifar-10-batches-py" / name).unlink()
     refused(root, name, "missing")
 
 
 def test_class_names_must_be_ten(root):
-    write(root / "cifar-10-batches-py" / "batches.meta", {b"label_names": NAMES[:9]})
+    write(root / "cifar-10-batches-py" / "batches.meta", {b"label_names": list(CLASSES[:9])})
     refused(root, "batches.meta", "ten")
+
+
+# --- what CIFAR-10 promises ------------------------------------------------------------------------------------------
+
+
+def change(root: Path, name: str, **changes: object) -> None:
+    """Give a batch file other contents: `start`, the number of its first image, or another value of a key."""
+    content = batch(changes.pop("start", SIZE * BATCH_FILES.index(name)))
+    write(root / "cifar-10-batches-py" / name, content | {key.encode(): value for key, value in changes.items()})
+
+
+def test_a_test_batch_that_is_a_training_batch_is_refused(root):
+    change(root, "test_batch", start=0)
+    refused(root, "image 0 of ", "test_batch: is the same as image 0 of ", "data_batch_1")
+
+
+def test_a_training_batch_twice_is_refused(root):
+    change(root, "data_batch_4", start=1_000)
+    refused(root, "data_batch_4: is the same as image 0 of ", "data_batch_2")
+
+
+def test_one_test_image_among_the_training_images_is_refused(root):
+    pixels = batch(5_000)[b"data"]
+    pixels[321] = batch(2_000)[b"data"][77]
+    change(root, "test_batch", data=pixels)
+    refused(root, "image 321 of ", "test_batch: is the same as image 77 of ", "data_batch_3")
+
+
+@pytest.mark.parametrize("rgb", [(0, 0, 0), (200, 10, 30)])
+def test_images_of_one_colour_are_refused(root, rgb):
+    pixels = batch(1_000)[b"data"]
+    pixels[5] = np.repeat(np.array(rgb, dtype=np.uint8), 1_024)
+    change(root, "data_batch_2", data=pixels)
+    refused(root, "image 5 of ", "data_batch_2: is of one colour")
+
+
+def test_an_image_whose_first_row_only_is_of_one_colour_is_fine(root):
+    pixels = batch(1_000)[b"data"]
+    pixels[5].reshape(3, 32, 32)[:, 0] = 7
+    change(root, "data_batch_2", data=pixels)
+    assert load(root).info.source == "unverified copy"
+
+
+@pytest.mark.parametrize(("name", "split"), [("test_batch", "test"), ("data_batch_3", "training")])
+def test_other_numbers_of_images_a_class_are_refused(root, name, split):
+    labels = [3 if label == 4 else label for label in batch(0)[b"labels"]]
+    change(root, name, labels=labels)
+    expected = SIZE // 10 if split == "test" else SIZE // 2
+    refused(root, f"{expected + 100} {split} images have label 3 (cat), CIFAR-10 has {expected} of each")
+
+
+@pytest.mark.parametrize("names", [["cat"] * 10, [*CLASSES[:9], "ship"]])
+def test_class_names_must_differ(root, names):
+    write(root / "cifar-10-batches-py" / "batches.meta", {b"label_names": names})
+    refused(root, ", ".join(names), "ten different")
+
+
+@pytest.mark.parametrize("said", [b"testing batch 1 of 1", "training batch 2 of 5"])
+def test_files_that_call_themselves_otherwise_are_refused(root, said):
+    change(root, "data_batch_1", batch_label=said)
+    refused(root, "data_batch_1", "swapped")
 
 
 # --- where it is looked for ------------------------------------------------------------------------------------------
@@ -273,7 +285,7 @@ def test_class_names_must_be_ten(root):
 
 def test_named_folder_must_hold_data(home, tmp_path, monkeypatch):
     refused(tmp_path / "nowhere", "nowhere", "no such folder")
-    refused(tmp_path, "neither")
+    refused(tmp_path, "holds none of cifar-10-batches-py")
     monkeypatch.setenv("LABREPORT_DATA", str(tmp_path / "elsewhere"))
     refused(None, "elsewhere", "no such folder")
 
@@ -288,10 +300,23 @@ def test_every_way_to_name_the_folder(root, loaded, home, monkeypatch):
     assert data.load(download=False, val_size=500).info == loaded.info
 
 
-def test_archive_is_unpacked(written, loaded, tmp_path):
-    os.link(written / "archive.tar.gz", tmp_path / "cifar-10-python.tar.gz")
+def test_a_link_of_any_name_is_followed(root, loaded, tmp_path):
+    """A folder is known by what it holds: neither a link's name nor its target's counts."""
+    inside = (root / "cifar-10-batches-py").rename(tmp_path / "elsewhere")
+    (root / "cifar-10-batches-py").symlink_to(inside)
+    (tmp_path / "link").symlink_to(inside)
+    for named in (root, root / "cifar-10-batches-py", inside, tmp_path / "link"):
+        assert load(named).info == loaded.info
+        assert Lab.open("quick", data_dir=named).data_dir == named  # which is the name that errors give
+
+
+@pytest.mark.parametrize(
+    "name", ["cifar-10-python.tar.gz", "cifar-10-batches-py.tar.gz", "cifar-10-batches-py-target_archive"]
+)
+def test_archive_is_unpacked(written, loaded, tmp_path, name):
+    os.link(written / "archive.tar.gz", tmp_path / name)
     assert load(tmp_path).info == loaded.info
-    assert {p.name for p in tmp_path.iterdir()} == {"cifar-10-python.tar.gz", "cifar-10-batches-py"}
+    assert {p.name for p in tmp_path.iterdir()} == {name, "cifar-10-batches-py"}
 
 
 def test_truncated_archive_leaves_nothing(written, tmp_path):
@@ -299,113 +324,6 @@ def test_truncated_archive_leaves_nothing(written, tmp_path):
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(content[: len(content) // 2])
     refused(tmp_path, "cifar-10-python.tar.gz", "cannot be unpacked")
     assert [p.name for p in tmp_path.iterdir()] == ["cifar-10-python.tar.gz"]
-
-
-# --- downloading -----------------------------------------------------------------------------------------------------
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """Serves `content` on 127.0.0.1, but only its first `limit` bytes: then the line is cut."""
-
-    daemon_threads = True
-
-    def __init__(self, content: bytes):
-        self.content, self.limit, self.requests = content, len(content), 0
-        super().__init__(("127.0.0.1", 0), Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/cifar-10-python.tar.gz"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.server.requests += 1
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.server.content)))
-        self.end_headers()
-        with contextlib.suppress(ConnectionError):  # torchvision hangs up once before it downloads
-            self.wfile.write(self.server.content[: self.server.limit])
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server(written, home, monkeypatch):
-    content = (written / "archive.tar.gz").read_bytes()
-    with Server(content) as server:
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", server.url)
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", hashlib.md5(content).hexdigest())
-        yield server
-        server.shutdown()
-
-
-def test_download_once(server, loaded, home, capsys):
-    timeout = socket.getdefaulttimeout()
-    assert load().info == loaded.info
-    requests = server.requests
-    assert load().info == loaded.info
-    assert server.requests == requests
-    assert [p.name for p in (home / "data").iterdir()] == ["cifar-10-batches-py"]
-    assert "100%" in capsys.readouterr().err  # the progress bar
-    assert socket.getdefaulttimeout() == timeout
-
-
-def test_wrong_md5_from_the_server_is_an_error(server, home, monkeypatch):
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", "0" * 32)
-    refused(None, server.url, "md5", "0" * 32)
-    assert list((home / "data").iterdir()) == []
-
-
-def test_interrupted_transfer_is_an_error_and_a_retry_succeeds(server, loaded, home):
-    server.limit = len(server.content) // 2
-    refused(None, server.url, "try again")
-    assert list((home / "data").iterdir()) == []
-    server.limit = len(server.content)
-    assert load().info == loaded.info
-
-
-def test_what_a_killed_download_leaves_is_not_taken_as_good(server, loaded, home):
-    left = home / "data" / ".cifar-10-killed.partial" / "cifar-10-batches-py"
-    left.mkdir(parents=True)
-    (left / "data_batch_1").write_bytes(b"half")
-    old = left.parent.with_name(".cifar-10-older.partial")
-    old.mkdir()
-    os.utime(old, (0, 0))
-    assert load().info == loaded.info
-    assert server.requests > 0
-    assert not old.exists()  # and what lies there for long is removed
-    assert left.exists()
-
-
-def is_stand_in(loaded: data.Data, output: str, reason: str) -> None:
-    assert loaded.info.source == "synthetic stand-in"
-    assert loaded.caveat == "synthetic stand-in, not CIFAR-10"
-    assert output.count("\n") == 1 and output.startswith("WARNING") and reason in output
-
-
-def test_no_network_gives_the_stand_in_with_one_warning(home, monkeypatch, capsys):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", f"http://127.0.0.1:{port}/cifar-10-python.tar.gz")
-    is_stand_in(load(), capsys.readouterr().err, "refused")
-
-
-def test_server_that_never_answers_does_not_hang(home, monkeypatch, capsys):
-    monkeypatch.setattr(download, "SOCKET_TIMEOUT", 0.2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}/cifar-10-python.tar.gz"
-        monkeypatch.setattr(torchvision.datasets.CIFAR10, "url", url)
-        is_stand_in(load(), capsys.readouterr().err, "timed out")
-
-
-def test_no_download_when_told_so(server, monkeypatch, capsys):
-    is_stand_in(data.load(download=False, val_size=500), capsys.readouterr().err, "no download")
-    monkeypatch.setenv("LABREPORT_OFFLINE", "1")
-    is_stand_in(load(), capsys.readouterr().err, "no download")
-    assert server.requests == 0
 
 
 # --- the stand-in ----------------------------------------------------------------------------------------------------

@@ -30,6 +30,11 @@ def runs(profile: str) -> Path:
     return home() / "runs" / profile
 
 
+def compiled() -> Path:
+    """Libraries that were compiled for this machine's processor: made again when missing."""
+    return home() / "runs" / "compiled"
+
+
 def build(profile: str) -> Path:
     """Executed notebooks and the typeset report."""
     return home() / "build" / profile

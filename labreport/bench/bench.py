@@ -44,6 +44,7 @@ from labreport.images.synthetic import SHAPES
 from labreport.networks import costs
 from labreport.records.provenance import processor
 from labreport.training import evaluate, steps
+from labreport.training.compiled import steps_for
 from labreport.training.device import best_device, keep_freed_memory, supports_bf16, threads_for
 from labreport.training.run import DeviceSplit, Run
 
@@ -143,6 +144,7 @@ class OurLoop:
         keep_freed_memory()
         self.recipe, self.split = recipe, split
         self.state = Run.start(recipe, 0, split, 10, device)
+        self.state.compiled = steps_for(recipe, self.state.model, split.inputs)
         # The last epoch is the one whose images have their full size, in a recipe that begins with smaller ones.
         self.epoch = recipe.epochs - 1
 

@@ -231,8 +231,9 @@ class Lab:
             if not records or name not in known:
                 continue
             recipe, classes = self.recipe(name), len(records[0].data.classes)
-            codes = {graphs: code_of(recipe, classes, graphs=graphs) for graphs in {r.on_gpu for r in records}}
-            if changed := sum(not record.is_of(codes[record.on_gpu]) for record in records):
+            kinds = {(record.on_gpu, record.compiled) for record in records}
+            codes = {kind: code_of(recipe, classes, graphs=kind[0], compiled_steps=kind[1]) for kind in kinds}
+            if changed := sum(not record.is_of(codes[record.on_gpu, record.compiled]) for record in records):
                 earlier[name] = changed
         return earlier
 

@@ -214,6 +214,11 @@ class RunRecord:
         """Whether code for GPUs had a part in it."""
         return "graphs" in self.code
 
+    @property
+    def compiled(self) -> bool:
+        """Whether compiled code did its training steps."""
+        return "compiled" in self.code
+
     def is_of_network(self, network: str) -> bool:
         """Whether it is of the network with this digest, or was found again with it."""
         return network in (self.network, *(stamp.code["network"] for stamp in self.verified))

@@ -16,6 +16,7 @@ from labreport.networks import pretrained
 from labreport.records.provenance import commit
 from labreport.records.record import Epoch, RunRecord, Verification, weights_digest
 from labreport.records.store import Store
+from labreport.training.compiled import steps_for
 from labreport.training.device import best_device, keep_freed_memory, threads_for
 from labreport.training.evaluate import predict, score
 from labreport.training.identity import code_of
@@ -72,7 +73,7 @@ def verify(
     for record in records:
         recipe = Recipe(**record.recipe)
         try:
-            code = code_of(recipe, len(record.data.classes), graphs=record.on_gpu)
+            code = code_of(recipe, len(record.data.classes), graphs=record.on_gpu, compiled_steps=record.compiled)
             if (same_code := record.is_of(code)) and not again:
                 yield Check(record, True, None, SAME_CODE)
                 continue
@@ -105,6 +106,7 @@ def first_epoch(record: RunRecord, recipe: Recipe, data: Data, device: torch.dev
     splits = splits_for(recipe, inputs, device)
     with threads_for(recipe, device, first.threads):
         run = Run.start(recipe, record.seed, splits["train"], len(data.info.classes), device)
+        run.compiled = steps_for(recipe, run.model, splits["train"].inputs) if record.compiled else None
         same_kind = run.environment().same_kind(first)
         val = splits["val"]
         predict(run, val)  # as before every training: it may choose kernels

@@ -10,7 +10,7 @@ from labreport.digests import code_digest, network_digest
 from labreport.facts.recipes import Recipe
 from labreport.images import splits
 from labreport.networks import models, pretrained
-from labreport.training import evaluate, features, optimizers, run, steps
+from labreport.training import compiled, evaluate, features, optimizers, run, steps
 
 
 def network_of(recipe: Recipe, num_classes: int = 10) -> str:
@@ -24,8 +24,12 @@ def network_of(recipe: Recipe, num_classes: int = 10) -> str:
         return network_digest(builder(num_classes), builder)
 
 
-def code_of(recipe: Recipe, num_classes: int = 10, *, graphs: bool = False) -> dict[str, str]:
-    """The digests of all code that decides what this recipe's training gives, by part; `graphs` as on a GPU.
+def code_of(
+    recipe: Recipe, num_classes: int = 10, *, graphs: bool = False, compiled_steps: bool = False
+) -> dict[str, str]:
+    """The digests of all code that decides what this recipe's training gives, by part.
+
+    `graphs` as on a GPU, `compiled_steps` where C++ does the steps.
 
     Raises:
         ValueError: the recipe names something that does not exist.
@@ -49,4 +53,9 @@ def code_of(recipe: Recipe, num_classes: int = 10, *, graphs: bool = False) -> d
     if recipe.features_from and recipe.pretrained:
         source = dataclasses.replace(recipe, model=recipe.features_from)
         parts["features"] = code_digest(network_of(source, num_classes), features.feature_network, without=(run.Run,))
-    return parts | ({"graphs": code_digest(steps.train_replayed)} if graphs else {})
+    if graphs:
+        parts["graphs"] = code_digest(steps.train_replayed)
+    if compiled_steps:
+        chunk = code_digest(steps.compiled_or, without=(optimizers.set_rates,))
+        parts["compiled"] = code_digest(chunk, compiled.CompiledSteps, compiled.source(), compiled.FLAGS)
+    return parts

@@ -19,6 +19,7 @@ from labreport.networks import models, shortcuts
 from labreport.networks.pretrained import start_from_imagenet
 from labreport.records.provenance import commit, environment
 from labreport.records.record import Environment, Epoch, Stretch
+from labreport.training.compiled import CompiledSteps
 from labreport.training.cuda_graphs import GraphedSteps
 from labreport.training.device import supports_bf16
 from labreport.training.optimizers import build_optimizers
@@ -78,6 +79,7 @@ class Run:
     warm: bool = False  # whether a chunk has run eagerly on this device, as recording a CUDA graph asks for
     graph: GraphedSteps | None = None
     graph_refused: bool = False
+    compiled: CompiledSteps | None = None  # does the steps instead of torch
     resumed: int = 0  # epochs that an earlier process trained
 
     @classmethod
@@ -97,7 +99,10 @@ class Run:
 
     def environment(self) -> Environment:
         """Machine, versions and precision of this process."""
-        return environment(self.device, bf16=self.autocast)
+        here = environment(self.device, bf16=self.autocast)
+        if self.compiled:
+            here = dataclasses.replace(here, precision=f"{here.precision}, step compiled by {self.compiled.compiler}")
+        return here
 
     def add(self, row: Epoch) -> None:
         """Note an epoch that has been trained here, now."""
@@ -137,7 +142,8 @@ class Run:
         try:
             state = torch.load(io.BytesIO(content), map_location=self.device, weights_only=True)
             if (state["code"], state["weights"]) != (code, self.weights):
-                changed = sorted(part for part in code if code[part] != state["code"].get(part)) or ["weights"]
+                parts = code.keys() | state["code"].keys()
+                changed = sorted(p for p in parts if code.get(p) != state["code"].get(p)) or ["weights"]
                 return f"its {len(state['history'])} epochs were trained by other code ({', '.join(changed)})"
             self.model.load_state_dict(state["model"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):

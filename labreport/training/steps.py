@@ -6,6 +6,7 @@ was killed and resumed sees the same batches, augmentations and dropout masks as
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -127,6 +128,25 @@ def train_eagerly(
         loss_sum += loss * len(y)
         hits += right
     return loss_sum, hits
+
+
+def compiled_or(eagerly: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+    """`eagerly`, but for chunks that the run's compiled steps take."""
+
+    @functools.wraps(eagerly)
+    def train_chunk(
+        run: Run, inputs: Tensor, labels: Tensor, batch: int, start: float, split: DeviceSplit
+    ) -> tuple[Tensor, Tensor]:
+        if run.compiled is None or run.compiled.batch != batch:
+            return eagerly(run, inputs, labels, batch, start, split)
+        set_rates(run.recipe, run.optimizers, start)
+        return run.compiled(run.model, run.optimizers[0], inputs, labels)
+
+    return train_chunk
+
+
+# From outside, so that the digest of the loop is the plain one's; that of the compiled steps stands beside it.
+train_eagerly = compiled_or(train_eagerly)
 
 
 def train_replayed(

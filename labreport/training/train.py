@@ -21,10 +21,11 @@ from labreport.images.splits import Data, Images
 from labreport.networks import costs, models, pretrained
 from labreport.records.record import DataInfo, Epoch, RunRecord, run_key, weights_digest
 from labreport.records.store import Store
+from labreport.training.compiled import steps_for
 from labreport.training.device import best_device, check_device, keep_freed_memory, memory_told, threads_for
 from labreport.training.evaluate import predict, predictions, score
 from labreport.training.features import Costs, frozen_features
-from labreport.training.identity import code_of
+from labreport.training.identity import code_of, network_of
 from labreport.training.optimizers import set_rates
 from labreport.training.owner import owned
 from labreport.training.progress import progress
@@ -56,17 +57,17 @@ def train(
     """
     device = torch.device(device) if device else best_device()
     check_device(device)
-    code = code_of(recipe, len(data.info.classes), graphs=device.type == "cuda")
+    network = network_of(recipe, len(data.info.classes))
     weights = pretrained.weights_name() if recipe.pretrained else ""
     store = Store(paths.records(profile), {data.info.fingerprint: data.test.labels.numpy()})
-    key = run_key(recipe.settings(), code["network"], weights, data.info.fingerprint, seed)
+    key = run_key(recipe.settings(), network, weights, data.info.fingerprint, seed)
     stem = paths.runs(profile) / f"{recipe.name}-seed{seed}-{key}"
     with owned(stem, f"{recipe.name}, seed {seed}") as progress:
-        stored = find(store, recipe, seed, data.info, code["network"], weights)
+        stored = find(store, recipe, seed, data.info, network, weights)
         if stored is None:
             tell_of_other_networks(store, recipe, seed, data.info)
             with memory_told(device, recipe.batch_size):
-                stored = _train(recipe, data, seed, profile, device, code, stem, on_epoch or (lambda _: None), progress)
+                stored = _train(recipe, data, seed, profile, device, stem, on_epoch or (lambda _: None), progress)
             store.save(stored)
         clear_up(stem)
     return stored
@@ -111,7 +112,6 @@ def _train(
     seed: int,
     profile: str,
     device: torch.device,
-    code: dict[str, str],
     stem: Path,
     on_epoch: Callable[[Run], None],
     progress: Callable[[int, int], None],
@@ -120,6 +120,7 @@ def _train(
     checkpoint = stem.with_suffix(".checkpoint")
     backbone, inputs = extract_features(recipe, data, seed, profile, device) if recipe.features_from else (None, data)
     splits = splits_for(recipe, inputs, device)
+    num_classes = len(data.info.classes)
 
     def after_epoch(run: Run) -> None:
         run.save(checkpoint, code)
@@ -127,7 +128,9 @@ def _train(
         on_epoch(run)
 
     with threads_for(recipe, device):
-        run = Run.start(recipe, seed, splits["train"], len(data.info.classes), device)
+        run = Run.start(recipe, seed, splits["train"], num_classes, device)
+        run.compiled = steps_for(recipe, run.model, splits["train"].inputs)
+        code = code_of(recipe, num_classes, graphs=device.type == "cuda", compiled_steps=run.compiled is not None)
         if unused := run.resume(checkpoint, code):
             aside = checkpoint.with_suffix(".checkpoint-of-other-code")
             with writing(aside):

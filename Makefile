@@ -47,7 +47,7 @@ test: $(READY)
 		--nbmake --nbmake-kernel=python3 --nbmake-timeout=300 notebooks tests
 
 lab: $(READY)
-	@$(if $(DATA),LABREPORT_DATA="$(abspath $(DATA))") LABREPORT_PROFILE="$(PROFILE)" $(BIN)/jupyter lab notebooks
+	@$(if $(DATA),LABREPORT_DATA="$(abspath $(DATA))") LABREPORT_PROFILE="$(PROFILE)" PYTHONPATH="$(CURDIR)" $(BIN)/jupyter lab notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

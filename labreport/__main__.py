@@ -183,6 +183,22 @@ def bench(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def new(arguments: argparse.Namespace) -> int:
+    import shutil
+
+    from labreport.files import writing
+
+    folder = arguments.folder.expanduser()
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise ValueError(f"{folder} exists and is not empty; name a new folder")
+    with writing(folder):
+        shutil.copytree(paths.NOTEBOOKS, folder / "notebooks", ignore=shutil.ignore_patterns(".*"))
+        shutil.copy(paths.REPOSITORY / "docs" / "reported.toml", folder)
+        (folder / paths.MARKER).touch()
+    print(f"notebooks in {folder / 'notebooks'}; go on with\n  cd {folder}\n  python -m labreport report")
+    return 0
+
+
 def gpu(arguments: argparse.Namespace) -> int:
     from labreport.bench import gpu
 
@@ -243,6 +259,9 @@ def parser() -> argparse.ArgumentParser:
 
     command(data, "say which data would be used, and what is in it", DATA_EXAMPLES, data_option)
 
+    added = command(new, "write the notebooks into a folder of your own", NEW_EXAMPLES)
+    added.add_argument("folder", type=Path, metavar="FOLDER")
+
     added = command(gpu, "show all that a GPU can in the given time; on a CPU, rehearse it", GPU_EXAMPLES, data_option)
     added.add_argument("--out", type=Path, metavar="DIR", required=True, help="where findings and records go")
     added.add_argument("--minutes", type=float, metavar="N", default=9.0, help="time in all (default: 9)")
@@ -262,6 +281,7 @@ VERIFY_EXAMPLES = """  python -m labreport verify --profile paper --data ~/cifar
   python -m labreport verify --profile paper --data ~/cifar baseline --again"""
 DATA_EXAMPLES = """  python -m labreport data
   python -m labreport data --data ~/cifar"""
+NEW_EXAMPLES = """  python -m labreport new my-report"""
 GPU_EXAMPLES = """  python -m labreport gpu --out gpu-findings --minutes 9 --data ~/cifar"""
 BENCH_EXAMPLES = """  python -m labreport bench --json bench.json"""
 

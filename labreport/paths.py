@@ -1,18 +1,43 @@
 """Where things lie: the one home of every folder that the suite reads or writes.
 
-`LABREPORT_HOME` moves all of it elsewhere (the tests do that); by default it is the repository's root.
+In a checkout that home is the repository's root. An installed copy has its notebooks and the reference run's records in
+`share/labreport`, and works in the folder that `labreport new` made, or else in the current one. `LABREPORT_HOME` names
+another home.
 """
 
 import os
+import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-NOTEBOOKS = REPOSITORY / "notebooks"
+PACKAGE = Path(__file__).resolve().parent
+MARKER = ".labreport"  # an empty file in a folder that `labreport new` made
+CHECKOUT = (PACKAGE.parent / "pyproject.toml").exists()
+
+
+def _share() -> Path:
+    """Where an installed copy's notebooks lie: beside the package (`pip install --target`), or below the prefix."""
+    beside = PACKAGE.parent / "share" / "labreport"
+    return beside if beside.is_dir() else Path(sys.prefix) / "share" / "labreport"
+
+
+REPOSITORY = PACKAGE.parent if CHECKOUT else _share()
 
 
 def home() -> Path:
     """The folder that holds `figures/`, `runs/`, `build/` and `data/`."""
-    return Path(os.environ.get("LABREPORT_HOME", REPOSITORY)).expanduser().resolve()
+    if named := os.environ.get("LABREPORT_HOME"):
+        return Path(named).expanduser().resolve()
+    here = Path.cwd()
+    return REPOSITORY if CHECKOUT else next((p for p in (here, *here.parents) if (p / MARKER).exists()), here)
+
+
+def notebooks() -> Path:
+    """The notebooks: the home's own, else those that came with the code."""
+    own = home() / "notebooks"
+    return own if own.is_dir() else NOTEBOOKS
+
+
+NOTEBOOKS = REPOSITORY / "notebooks"
 
 
 def figures(profile: str) -> Path:

@@ -53,16 +53,21 @@ def check_parameters(notebook: Path) -> None:
 
 @contextmanager
 def headless() -> Iterator[None]:
-    """Tell the kernels started meanwhile that nobody looks on: no live curves, no sliders."""
-    before = os.environ.get("LABREPORT_HEADLESS")
-    os.environ["LABREPORT_HEADLESS"] = "1"
+    """Set what the kernels started meanwhile see: that nobody looks on (no live curves, no sliders), and this code.
+
+    Another copy of the package may be installed where they look first.
+    """
+    path = os.pathsep.join(filter(None, (str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+    wanted = {"LABREPORT_HEADLESS": "1", "PYTHONPATH": path}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["LABREPORT_HEADLESS"]
-        else:
-            os.environ["LABREPORT_HEADLESS"] = before
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

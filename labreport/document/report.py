@@ -47,9 +47,9 @@ def build_report(
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(UNGUARDED)  # of a worker, which imports its caller's script
     lab = Lab.open(profile, seed, data_dir, device)
-    notebooks = sorted(paths.NOTEBOOKS.glob("[0-9]*.ipynb")) if notebooks is None else list(map(Path, notebooks))
+    notebooks = sorted(paths.notebooks().glob("[0-9]*.ipynb")) if notebooks is None else list(map(Path, notebooks))
     if not notebooks:
-        raise ReportError(f"{paths.NOTEBOOKS}: no notebooks here; run this in a complete checkout of the repository")
+        raise ReportError(f"{paths.notebooks()}: no notebooks here; run this in a complete checkout of the repository")
     for notebook in notebooks:
         check_parameters(notebook)
     for sentence in lab.store.scan().left_out:

@@ -25,7 +25,7 @@ from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 from labreport.evidence import statistics, tables
 from labreport.evidence.plausibility import Beside
 from labreport.evidence.statistics import Interval, Measurement, measure
-from labreport.facts.reported import System
+from labreport.facts.reported import LogLine, System
 from labreport.records.record import Epoch, RunRecord
 
 WIDTH = 6.3  # inches
@@ -421,6 +421,64 @@ def accuracy_over_time(records_by_name: RecordsByName) -> Figure:
 
 
 FEWEST_ANSWERS = 20  # in a bin of a reliability diagram: with fewer its accuracy is mostly chance
+
+
+@styled
+def histories(records_by_name: RecordsByName, log: Sequence[LogLine] = ()) -> Figure:
+    """Validation loss and accuracy of several systems over the epochs, and the accuracies of a reported log.
+
+    Each system's seeds as their mean, in a band from the lowest to the highest.
+    """
+    rows = [
+        (tables.short_title(records), row.epoch, row.val_loss, 100 * row.val_accuracy)
+        for records in _present(records_by_name)
+        for record in records
+        for row in record.history
+        if row.val_accuracy is not None
+    ]
+    frame = pd.DataFrame(rows, columns=["system", "epoch", "loss", "accuracy"])
+    figure = _figure(2.7)
+    left, right = figure.subplots(1, 2)
+    n = frame["system"].nunique()
+    look = {"hue": "system", "style": "system", "dashes": False, "markers": [*MARKERS[:n]], "palette": [*PALETTE[:n]]}
+    for ax, kind, label in ((left, "loss", "validation loss, nats"), (right, "accuracy", "validation accuracy, %")):
+        sns.lineplot(frame, x="epoch", y=kind, errorbar=("pi", 100), markersize=4, ax=ax, legend=ax is right, **look)
+        ax.set(ylabel=label)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y")
+    if log:
+        look = {"color": ORANGE, "markersize": 5, "fillstyle": "none", "linewidth": 0.7, "label": "the report's log"}
+        right.plot([line.epoch for line in log], [line.percent for line in log], "D:", **look)
+    right.get_legend().remove()
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper right", ncols=3)
+    return figure
+
+
+@styled
+def accuracy_by_size(groups: Mapping[str, RecordsByName], reported: float | None = None) -> Figure:
+    """Test accuracy with its interval against the side of the images that the network sees: a line for each group.
+
+    `reported` is a share that the report states.
+    """
+    figure = _figure(2.8)
+    ax = figure.subplots()
+    for i, (label, records_by_name) in enumerate((k, v) for k, v in groups.items() if any(v.values())):
+        present = sorted(_present(records_by_name), key=tables.pixels)
+        found = [measure(records, "test accuracy") for records in present]
+        error = [[m.value - m.interval.low for m in found], [m.interval.high - m.value for m in found]]
+        sides = [tables.pixels(records) for records in present]
+        look = {"color": PALETTE[i], "marker": MARKERS[i], "markersize": 4.5, "capsize": 2.5, "elinewidth": 1.1}
+        named = label + tables.mark([record for records in present for record in records])
+        ax.errorbar(sides, [100 * m.value for m in found], yerr=100 * np.array(error), label=named, **look)
+    if reported is not None:
+        ax.axhline(100 * reported, color=ORANGE, linestyle=":", label=f"reported, {100 * reported:.2f} %")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks([32, 64, 128, 224], ["32", "64", "128", "224"])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set(xlabel="pixels a side of the images that the network sees", ylabel="test accuracy, %")
+    ax.grid()
+    figure.legend(loc="outside upper right", ncols=2)
+    return figure
 
 
 @styled

@@ -492,6 +492,31 @@ def ablation_table(records_by_name: RecordsByName) -> pd.DataFrame:
     )
 
 
+def pixels(records: Sequence[RunRecord]) -> int:
+    """How many pixels a side the images have that the recipe's ResNet-18 sees, by its name."""
+    settings = records[0].recipe
+    name = settings.get("features_from") or settings["model"]
+    return int(name.rpartition("_at_")[2]) if "_at_" in name else 32
+
+
+def upscaled_table(records_by_name: RecordsByName) -> pd.DataFrame:
+    """ResNet-18 on images of several sizes: test accuracy, and what one image and a training cost."""
+    rows = [
+        (
+            title(records),
+            str(pixels(records)),
+            spread(measured := measure(records, "test accuracy")),
+            span(measured.interval, 100),
+            f"{records[0].forward_flops / 1e6:,.0f}",
+            duration(training_seconds(records)),
+        )
+        for records in records_by_name.values()
+        if records
+    ]
+    columns = ["Method", "Pixels a side", "Test accuracy, %", "95 % interval", "MFLOPs an image", "Training"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def errata_table(chapter: str | None = None) -> pd.DataFrame:
     """The report's slips: those of one chapter (`"01"` to `"06"`), or all."""
     shown = [erratum for erratum in ERRATA if chapter in (None, erratum.chapter)]

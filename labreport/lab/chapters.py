@@ -14,8 +14,8 @@ import numpy as np
 from labreport.evidence import figures, statistics, tables
 from labreport.evidence.claims import claims as judged_claims
 from labreport.evidence.claims import ranking
-from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES
-from labreport.facts.reported import SYSTEMS
+from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES, UPSCALED
+from labreport.facts.reported import RESNET_LOG_TEXT, SYSTEMS
 from labreport.lab.session import Lab, caveat_of
 from labreport.records.record import RunRecord
 
@@ -135,13 +135,13 @@ def comparison(lab: Lab, systems: RecordsByName) -> None:
         lab.table(tables.profiles_table(systems, reference), "reference", caption)
 
 
-def class_changes(lab: Lab, systems: RecordsByName) -> None:
+def class_changes(lab: Lab, systems: RecordsByName, name: str = "class-changes") -> None:
     """The classes' accuracies from system to system, in words and as a picture."""
     if any(systems.values()):
         if findings := class_findings(systems):
             lab.say(f"The classes that gain most and least, with intervals over all ten at once:\n\n{findings}")
         caption = "Test accuracy of each class in %, and its change in points from the system to the left."
-        lab.show(figures.class_changes(systems), "class-changes", caption)
+        lab.show(figures.class_changes(systems), name, caption)
 
 
 def calibration(lab: Lab, systems: RecordsByName) -> None:
@@ -149,6 +149,89 @@ def calibration(lab: Lab, systems: RecordsByName) -> None:
     if any(systems.values()):
         lab.table(tables.calibration_table(systems), "calibration", "Confidence and accuracy on the test set")
         lab.show(figures.reliability(systems), "reliability", "Accuracy of the answers given with each confidence.")
+
+
+def pretraining(lab: Lab, scratch: Sequence[RunRecord], pretrained: Sequence[RunRecord]) -> None:
+    """What ImageNet weights buy: the same recipe from random ones and from these, beside what the report states."""
+    if not scratch or not pretrained:
+        lab.say("One of the two trainings was not run here, so there is nothing to compare.")
+        return
+    systems = {"resnet18": scratch, "resnet18_pretrained": pretrained}
+    log = RESNET_LOG_TEXT if tables.is_cifar10(scratch) else ()
+    caption = "The same recipe from random and from ImageNet weights: the seeds' mean, in a band from lowest to highest"
+    caption += "; and the accuracies that the report's log prints." if log else "."
+    lab.show(figures.histories(systems, log), "pretraining-curves", caption)
+    paired(lab, systems, "pretraining")
+    class_changes(lab, systems, "pretraining-classes")
+    lab.say(beside_the_report(scratch, pretrained))
+
+
+def beside_the_report(scratch: Sequence[RunRecord], pretrained: Sequence[RunRecord]) -> str:
+    """How far the report's accuracy, which it gives for ImageNet weights, lies from what either start reaches."""
+    if not tables.is_cifar10(scratch):
+        return "The report's accuracy is CIFAR-10's, which these runs did not see."
+    stated = tables.distinct(SYSTEMS["resnet18_pretrained"].stated("test accuracy"))[0]
+    parts, gaps = [], {}
+    for words, records in (("ImageNet", pretrained), ("random", scratch)):
+        measured = statistics.measure(records, "test accuracy")
+        gap = 100 * (stated.value - measured.value)
+        gaps[words] = abs(gap)
+        place = f"{abs(gap):.2f} points {'above' if gap > 0 else 'below'}"
+        verdict = statistics.verdict(stated.value, measured.interval.low, measured.interval.high, stated.tolerance)
+        relation = "within the interval of" if verdict == "agrees" else place
+        parts.append(f"{relation} the {tables.accuracy_text(measured)} from {words} weights{tables.mark(records)}")
+    nearer = min(gaps, key=lambda words: gaps[words])
+    lies = f"The report's {stated.printed} ({stated.place}) lies {parts[0]} and {parts[1]}"
+    return f"{lies}: it is nearer to the training from {nearer} weights."
+
+
+def upscaled(lab: Lab) -> None:
+    """The pretrained network on larger images: what it loses to a stem that was made for 224 pixels."""
+    own = lab.profile == "paper"
+    larger = {name: lab.train(name) for name in UPSCALED} if own else lab.reference(UPSCALED)
+    if not any(larger.values()):
+        lab.say("The pretrained network was not run on larger images.")
+        return
+    both = {name: RECIPES[name] for name in ("resnet18", "resnet18_pretrained")}
+    plain = lab.records(both) if own else lab.reference(both)
+    where, caveat = ("", None) if own else (" in the reference run", caveat_of(larger))
+    frozen = {name: records for name, records in larger.items() if name.startswith("frozen_")}
+    trained = {name: records for name, records in (plain | larger).items() if name.startswith("resnet18_pretrained")}
+    caption = f"ResNet-18{where}: the images enlarged before the network sees them; frozen, or trained as a whole"
+    lab.table(tables.upscaled_table(frozen | trained), "upscaled", caption, caveat)
+    groups = {
+        "ImageNet weights frozen, linear head": frozen,
+        "from ImageNet weights": trained,
+        "from random weights": {"resnet18": plain["resnet18"]},
+    }
+    (stated, *_) = tables.distinct(SYSTEMS["resnet18_pretrained"].stated("test accuracy"))
+    reported = stated.value if all(tables.is_cifar10(records) for records in larger.values() if records) else None
+    caption = f"Test accuracy{where} against the size of the images that ResNet-18 sees, with 95 % intervals."
+    lab.show(figures.accuracy_by_size(groups, reported), "upscaled-plot", caption, caveat)
+    lab.say("\n".join(map(stem_loss, (frozen, trained))))
+
+
+def stem_loss(by_size: RecordsByName) -> str:
+    """What one network gains from the smallest to the largest images that it was run on, as a line of a list.
+
+    Enlarging adds nothing to an image. So the errors that it removes were not the weights', but the size's: the stem
+    and the layers after it had too few pixels left.
+    """
+    present = sorted((records for records in by_size.values() if records), key=tables.pixels)
+    if len(present) < 2 or not tables.same_images(present[0], present[-1]):
+        return ""
+    small, large = present[0], present[-1]
+    before, after = (statistics.measure(records, "test accuracy").value for records in (small, large))
+    result = statistics.paired_test(statistics.answers(large), statistics.answers(small))
+    share = (after - before) / (1 - before)
+    text = (
+        f"- {tables.title(small)} → {tables.title(large)}: {tables.percent(before)} → {tables.percent(after)}, "
+        f"{tables.signed(100 * result.difference)} points ({tables.point_range(result)})."
+    )
+    gone = (
+        f" {100 * share:.0f} % of the errors at {tables.pixels(small)} pixels are the small images', not the weights'."
+    )
+    return text + gone * (result.low > 0)
 
 
 def orthogonalization(lab: Lab) -> None:

@@ -9,7 +9,8 @@ import pytest
 from fake_records import answering, fake_record, fake_records, fake_suite
 
 from labreport.evidence import figures, statistics, tables
-from labreport.facts.reported import SYSTEMS
+from labreport.facts.recipes import UPSCALED
+from labreport.facts.reported import RESNET_LOG_TEXT, SYSTEMS
 
 STAND_IN = {"classes": tuple("abcdefghij"), "source": "synthetic stand-in"}
 ONE_SYSTEM = {
@@ -25,6 +26,8 @@ ALL_SYSTEMS = {
     "class_changes": figures.class_changes,
     "ablation": figures.ablation,
     "accuracy_over_time": figures.accuracy_over_time,
+    "histories": lambda suite: figures.histories(suite, RESNET_LOG_TEXT),
+    "accuracy_by_size": lambda suite: figures.accuracy_by_size({"all": suite, "none": {"baseline": []}}, 0.6653),
 }
 
 
@@ -232,3 +235,26 @@ def test_pictures_of_small_text_are_not_shrunk_on_the_page(name):
 
 def reliability_axes(suite):
     return [ax for ax in figures.reliability(suite).axes if ax.get_visible()]
+
+
+def test_two_systems_in_one_picture_beside_the_reports_log():
+    suite = {name: fake_records(name, 3, epochs=10) for name in ("resnet18", "resnet18_pretrained")}
+    left, right = figures.histories(suite, RESNET_LOG_TEXT).axes
+    means = [np.mean([[row.val_accuracy for row in r.history] for r in records], axis=0) for records in suite.values()]
+    drawn = [line.get_ydata() for line in right.lines if len(line.get_ydata()) == 10]
+    np.testing.assert_allclose(drawn[:2], 100 * np.array(means))
+    np.testing.assert_allclose(drawn[-1], [line.percent for line in RESNET_LOG_TEXT])
+    assert right.get_legend() is None and left.get_ylabel().startswith("validation loss")
+
+
+def test_accuracy_by_size_draws_each_networks_sizes_in_order():
+    suite = {
+        name: [dataclasses.replace(r, recipe=UPSCALED[name].settings()) for r in fake_records(accuracy=share)]
+        for name, share in (("frozen_128", 0.8), ("frozen_32", 0.6), ("resnet18_pretrained_64", 0.7))
+    }
+    frozen = {name: suite[name] for name in ("frozen_128", "frozen_32")}
+    whole = {"resnet18_pretrained_64": suite["resnet18_pretrained_64"]}
+    (ax,) = figures.accuracy_by_size({"frozen": frozen, "whole": whole}, 0.6653).axes
+    first, second = (bars[0] for bars in ax.containers)
+    np.testing.assert_allclose(first.get_xydata(), [(32, 60), (128, 80)])
+    np.testing.assert_allclose(second.get_xydata(), [(64, 70)])

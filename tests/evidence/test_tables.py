@@ -11,7 +11,7 @@ from fake_records import OTHER_WEIGHTS, SUITE, fake_record, fake_records, fake_s
 from labreport.evidence import tables
 from labreport.evidence.claims import claims, ranking
 from labreport.facts.errata import ERRATA
-from labreport.facts.recipes import RECIPES
+from labreport.facts.recipes import RECIPES, UPSCALED
 from labreport.facts.reported import CIFAR10_CLASSES, SYSTEMS, TABLE_1
 
 SHAPES = ("disc", "ring", "square", "frame", "triangle", "cross", "stripes", "checkers", "crescent", "star")
@@ -213,6 +213,14 @@ def test_calibration_row_by_recount():
     accuracy = np.mean([r.predictions.correct.mean() for r in records])
     assert row["Mean confidence"] == f"{100 * confidence:.2f} %"
     assert row["Difference, points"] == tables.signed(100 * (confidence - accuracy))
+
+
+@pytest.mark.parametrize(("name", "side"), [("frozen_32", 32), ("frozen_224", 224), ("resnet18_pretrained_64", 64)])
+def test_a_size_is_that_of_the_images_which_the_network_sees(name, side):
+    records = [dataclasses.replace(r, recipe=UPSCALED[name].settings()) for r in fake_records(seeds=2)]
+    assert tables.pixels(records) == side
+    row = tables.upscaled_table({"none": [], name: records}).iloc[0]
+    assert (row["Pixels a side"], row["Test accuracy, %"][-3:]) == (str(side), "(2)")
 
 
 def test_errata_by_chapter_and_all():

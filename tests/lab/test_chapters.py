@@ -7,6 +7,7 @@ import numpy as np
 from fake_records import answering, fake_records, fake_suite
 
 from labreport import Lab
+from labreport.facts.recipes import UPSCALED
 from labreport.lab import chapters
 
 
@@ -81,3 +82,35 @@ def test_a_system_that_was_not_run_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
     said = chapters.finding(Lab.open("paper"), [], "resnet18_pretrained")
     assert said == "ResNet-18, pretrained was not run here."
+
+
+def test_the_reports_number_lies_where_it_does():
+    near, far = fake_records("resnet18", accuracy=0.70), fake_records("resnet18_pretrained", accuracy=0.80)
+    said = chapters.beside_the_report(near, far)
+    assert "66.53%" in said
+    assert "lies 13.47 points below the 80.00" in said and "3.47 points below the 70.00" in said
+    assert said.endswith("nearer to the training from random weights.")
+    said = chapters.beside_the_report(far, fake_records("resnet18_pretrained", accuracy=0.6655))
+    assert "lies within the interval of the 66.55" in said and "from ImageNet weights." in said
+    stand_in = fake_records("resnet18", classes=tuple("abcdefghij"), source="synthetic stand-in")
+    assert "did not see" in chapters.beside_the_report(stand_in, stand_in)
+
+
+def test_what_larger_images_gain_is_a_share_of_the_errors():
+    sizes = {"frozen_32": 0.6, "frozen_64": 0.7, "frozen_128": 0.9}
+    by_size = {
+        name: [dataclasses.replace(r, recipe=UPSCALED[name].settings()) for r in fake_records(accuracy=share)]
+        for name, share in sizes.items()
+    }
+    said = chapters.stem_loss(by_size)
+    assert "60.00 % → 90.00 %, +30.00 points" in said and "75 % of the errors at 32 pixels" in said
+    assert chapters.stem_loss({"frozen_32": by_size["frozen_32"], "frozen_64": []}) == ""
+
+
+def test_what_pretraining_buys_needs_both_trainings(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    said = []
+    monkeypatch.setattr(Lab, "say", lambda lab, text: said.append(text))
+    chapters.pretraining(Lab.open("paper"), fake_records("resnet18"), [])
+    chapters.upscaled(Lab.open("paper"))
+    assert ["not run" in text for text in said] == [True, True]

@@ -42,7 +42,7 @@ report: $(READY)
 # The tests neither need CIFAR-10 nor touch figures/: they work in a folder of their own, on the stand-in.
 test: $(READY)
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
-	env -u LABREPORT_DATA LABREPORT_HOME="$$home" LABREPORT_PROFILE=smoke LABREPORT_OFFLINE=1 OMP_NUM_THREADS=1 \
+	env -u LABREPORT_DATA -u LABREPORT_WEIGHTS LABREPORT_HOME="$$home" LABREPORT_PROFILE=smoke LABREPORT_OFFLINE=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -n 2 --maxschedchunk=1 \
 		--nbmake --nbmake-kernel=python3 --nbmake-timeout=300 notebooks tests
 

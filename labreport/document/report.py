@@ -41,7 +41,7 @@ def build_report(
     By default the notebooks are the repository's, in the order of their names.
 
     Raises:
-        ValueError: a parameter has a value that cannot be used.
+        ValueError: a parameter has a value that cannot be used, or the weights that are named cannot.
         ReportError: a notebook has other parameters or stopped, or what it shows cannot be typeset.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
@@ -52,6 +52,10 @@ def build_report(
         raise ReportError(f"{paths.notebooks()}: no notebooks here; run this in a complete checkout of the repository")
     for notebook in notebooks:
         check_parameters(notebook)
+    if not lab.reports_only:
+        from labreport.networks import pretrained  # imports torch
+
+        pretrained.check_named()  # before hours of other trainings
     for sentence in lab.store.scan().left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     try:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from labreport import paths
+from labreport.networks import models
 
 _PATTERNS = ("resnet18*.safetensors", "resnet18*.pth")
 _WAY_OUT = "name another file with LABREPORT_WEIGHTS, or unset it for torchvision's weights"
@@ -61,6 +62,16 @@ def start_from_imagenet(model: nn.Module) -> str:
         wanted = {key: value for key, value in state.items() if not key.startswith("fc.")}
         network.load_state_dict(state | _checked(path, _load(path), wanted))
     return _name(path)
+
+
+def check_named() -> None:
+    """Nothing where `LABREPORT_WEIGHTS` is not set, or names a file that a ResNet-18 can start from.
+
+    Raises:
+        WeightsError: it cannot.
+    """
+    if os.environ.get("LABREPORT_WEIGHTS"):
+        start_from_imagenet(models.build("resnet18"))
 
 
 # --- which file ------------------------------------------------------------------------------------------------------

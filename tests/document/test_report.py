@@ -289,6 +289,14 @@ def test_the_cover_and_the_summary_explain_the_mark_of_other_weights():
     assert "resnet18_pretrained, seed 0 ‡" in appendix and note in appendix
 
 
+def test_weights_that_cannot_be_used_are_told_before_anything_is_run(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_WEIGHTS", str(tmp_path / "gone.pth"))
+    write_notebook(tmp_path / "01_any.ipynb", "raise SystemExit('run')")
+    with pytest.raises(ValueError, match=r"gone\.pth, which does not exist"):
+        report.build_report("smoke", notebooks=[tmp_path / "01_any.ipynb"])
+    assert not home.exists()
+
+
 def test_the_summary_of_the_stand_in_judges_nothing_about_cifar10():
     text = cover.summary(Lab.open("smoke"), fake_suite(1, source="synthetic stand-in", n_test=500))
     assert "None of the report’s accuracies can be compared" in text

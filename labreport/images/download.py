@@ -15,7 +15,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
@@ -75,7 +75,7 @@ def download(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _one_process(partial):
-            if not (folder / FOLDER).is_dir():  # else another process has just fetched it
+            if not _holds(folder / FOLDER, ("batches.meta",)):  # else another process has just fetched it
                 _fetch(partial)
                 unpack(partial, folder)
                 partial.unlink()
@@ -123,9 +123,10 @@ def _fetch(partial: Path) -> None:
             wrong |= isinstance(error, _WrongError)
     told = "; ".join(f"{', '.join(hosts)}: {reason}" for reason, hosts in reasons.items())
     if wrong or _size(partial) > before:
+        kept = f"{_size(partial):,} of {SIZE:,} bytes" if _size(partial) else "nothing"
         raise DataError(
-            f"CIFAR-10 could not be downloaded ({told}); {_size(partial):,} of {SIZE:,} bytes are kept in "
-            f"{partial.parent}: try again, which goes on from there, or name a folder that holds the data"
+            f"CIFAR-10 could not be downloaded ({told}); {kept} was kept in {partial.parent}: try again, which goes on "
+            "from there, or name a folder that holds the data"
         )
     raise UnreachableError(f"no server can be reached ({told}; LABREPORT_OFFLINE=1 skips the attempt)")
 
@@ -154,7 +155,7 @@ def _receive(url: str, partial: Path, least: float) -> str:
     try:
         response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SOCKET_TIMEOUT)
     except (OSError, http.client.HTTPException) as error:
-        raise _SourceError(str(error) or type(error).__name__) from error
+        raise _SourceError(_reason(error)) from error
     partial.touch()
     with response, partial.open("r+b") as file:
         position = file.seek(_first_byte(response, have))
@@ -163,7 +164,7 @@ def _receive(url: str, partial: Path, least: float) -> str:
                 try:
                     block = response.read1(min(BLOCK, SIZE - position))
                 except (OSError, http.client.HTTPException) as error:
-                    return str(error) or type(error).__name__
+                    return _reason(error)
                 if not block:
                     break
                 _write(file, block)
@@ -240,6 +241,16 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc
 
 
+def _reason(error: Exception) -> str:
+    """The error in words, without the wrapping that urllib puts around those of the network."""
+    cause = getattr(error, "reason", None) if type(error) is urllib.error.URLError else None
+    return str(cause or error) or type(error).__name__
+
+
+def _holds(folder: Path, names: Iterable[str]) -> bool:
+    return all((folder / name).exists() for name in names)
+
+
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
@@ -262,8 +273,8 @@ def unpack(archive: Path, folder: Path, inner: str = FOLDER) -> Path:
             try:
                 (partial / inner).rename(target)
             except OSError:
-                if not target.is_dir():  # else another process unpacked the same archive first
-                    raise
+                if not _holds(target, [path.name for path in (partial / inner).iterdir()]):
+                    raise  # else another process unpacked the same archive first
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if getattr(error, "errno", None):
             raise DataError(

@@ -50,7 +50,7 @@ OFFICIAL_MD5 = {  # as torchvision.datasets.CIFAR10 lists them; a test compares 
 # The first labels of the five official training batches, by which their order is found again: Hugging Face's files
 # have them as the archive lists its members, which is 4, 3, 2, 5, 1.
 FIRST_LABELS = ("6994112783", "1668834606", "8506928362", "0602721241", "1851574382")
-WAY_OUT = "move its folder away to download the official files, or name another copy"
+WAY_OUT = "name another copy, or move this one away and name none to download the official files"
 
 # Where in a named folder the files may lie: in itself, unpacked, in either of Keras's caches, or as Hugging Face's
 # repositories have them.
@@ -163,7 +163,7 @@ def _read_batch(path: Path, batch_label: str) -> tuple[np.ndarray, np.ndarray, s
     said = batch.get("batch_label", b"")
     said = said.decode("latin1") if isinstance(said, bytes) else said
     if said != batch_label and said in BATCH_LABELS:
-        raise DataError(f"{path}: says that it is {said!r}, so files have been swapped; give each its own name")
+        raise DataError(f"{path}: says that it is {said!r}, so files were swapped or copied; {WAY_OUT}")
     pixels, labels = batch.get("data"), batch.get("labels")
     if not isinstance(pixels, np.ndarray) or not isinstance(labels, list):
         raise DataError(f"{path}: has no array 'data' and list 'labels', as a CIFAR-10 batch has; {WAY_OUT}")

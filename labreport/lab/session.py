@@ -73,7 +73,7 @@ class Lab:
         data_dir = data_dir or os.environ.get("LABREPORT_DATA") or None
         folder = Path(data_dir).expanduser().absolute() if data_dir else None
         if folder is not None and not folder.is_dir():
-            raise ValueError(f"data folder {folder} does not exist; name the folder that holds cifar-10-batches-py")
+            raise ValueError(f"data folder {folder} is no folder; name the one that holds CIFAR-10")
         if device is not None:
             _check_device(device)
         return cls(profile, seed, folder, device)

@@ -304,7 +304,7 @@ def test_a_broken_transfer_says_how_to_go_on_and_does(serve, archive, home, monk
     server.limit = len(archive) // 2
     serve(server)
     monkeypatch.setattr(download, "WORTHWHILE", len(archive))
-    with pytest.raises(DataError, match=f"{len(archive) // 2:,} of {len(archive):,} bytes are kept"):
+    with pytest.raises(DataError, match=f"{len(archive) // 2:,} of {len(archive):,} bytes was kept"):
         load()
     assert [p.name for p in (home / "data").glob("[!.]*")] == []
     server.limit = None
@@ -396,6 +396,19 @@ def test_a_damaged_archive(archive, tmp_path):
     (tmp_path / download.ARCHIVE).write_bytes(archive[:middle] + bytes(1_000) + archive[middle + 1_000 :])
     with pytest.raises(DataError, match="official archive in its place"):
         load(tmp_path)
+
+
+def test_an_empty_folder_is_no_copy_and_a_foreign_one_is_not_overwritten(serve, archive, home, written):
+    serve(Server(archive))
+    folder = home / "data" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    assert len(load().test) == 1_000
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "notes").write_text("mine")
+    with pytest.raises(DataError, match=r"cannot be unpacked.*not empty"):
+        load()
+    assert [path.name for path in folder.iterdir()] == ["notes"]
 
 
 def test_an_archive_of_something_else(tmp_path):

@@ -46,7 +46,13 @@ def code_of(
             run.Run.start,
             steps.train_epoch,
             steps.train_step,
-            without=(pretrained.start_from_imagenet, steps.chunks, optimizers.set_rates, steps.train_replayed),
+            without=(
+                pretrained.start_from_imagenet,
+                steps.chunks,
+                optimizers.set_rates,
+                steps.train_replayed,
+                steps.train_compiled,
+            ),
         ),
         "evaluation": code_digest(evaluate.predict, evaluate.predictions, *sizes),
     }
@@ -56,6 +62,5 @@ def code_of(
     if graphs:
         parts["graphs"] = code_digest(steps.train_replayed)
     if compiled_steps:
-        chunk = code_digest(steps.compiled_or, without=(optimizers.set_rates,))
-        parts["compiled"] = code_digest(chunk, compiled.CompiledSteps, compiled.source(), compiled.FLAGS)
+        parts["compiled"] = code_digest(compiled.CompiledSteps, compiled.source(), compiled.FLAGS)
     return parts

@@ -6,7 +6,6 @@ was killed and resumed sees the same batches, augmentations and dropout masks as
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -81,15 +80,15 @@ def train_epoch(run: Run, split: DeviceSplit, epoch: int, advance: Callable[[int
     run.model.train()
     recipe = run.recipe
     batch = min(recipe.batch_size, len(split))
-    graphs = use_graphs(run)
-    size = graph_steps(len(split), batch) * batch if graphs else CHUNK
+    train_chunk = chunk_trainer(run, batch)
+    size = graph_steps(len(split), batch) * batch if train_chunk is train_replayed else CHUNK
     # Read at the end only: every look at a number would let the GPU run out of work.
     losses: list[Tensor] = []
     hits, seen = torch.zeros((), dtype=torch.int64, device=run.device), 0
     visible = getattr(run.model, "visible", None)
     for inputs, labels in chunks(recipe, split, run.seed, epoch, size, visible):
         start = epoch + seen / len(split)
-        chunk_loss, chunk_hits = (train_replayed if graphs else train_eagerly)(run, inputs, labels, batch, start, split)
+        chunk_loss, chunk_hits = train_chunk(run, inputs, labels, batch, start, split)
         losses.append(chunk_loss.clone())  # a graph's next replay overwrites its own
         hits += chunk_hits
         seen += len(labels)
@@ -101,6 +100,15 @@ def train_epoch(run: Run, split: DeviceSplit, epoch: int, advance: Callable[[int
             f"lower the learning rate ({recipe.lr:g}); what was reached before this epoch is kept"
         )
     return Score(loss, hits.item() / seen, seen)
+
+
+def chunk_trainer(run: Run, batch: int) -> Callable[..., tuple[Tensor, Tensor]]:
+    """How this run trains on a chunk: from a CUDA graph, by compiled steps, or step by step."""
+    if use_graphs(run):
+        return train_replayed
+    if run.compiled is not None and run.compiled.batch == batch:
+        return train_compiled
+    return train_eagerly
 
 
 def use_graphs(run: Run) -> bool:
@@ -130,23 +138,13 @@ def train_eagerly(
     return loss_sum, hits
 
 
-def compiled_or(eagerly: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
-    """`eagerly`, but for chunks that the run's compiled steps take."""
-
-    @functools.wraps(eagerly)
-    def train_chunk(
-        run: Run, inputs: Tensor, labels: Tensor, batch: int, start: float, split: DeviceSplit
-    ) -> tuple[Tensor, Tensor]:
-        if run.compiled is None or run.compiled.batch != batch:
-            return eagerly(run, inputs, labels, batch, start, split)
-        set_rates(run.recipe, run.optimizers, start)
-        return run.compiled(run.model, run.optimizers[0], inputs, labels)
-
-    return train_chunk
-
-
-# From outside, so that the digest of the loop is the plain one's; that of the compiled steps stands beside it.
-train_eagerly = compiled_or(train_eagerly)
+def train_compiled(
+    run: Run, inputs: Tensor, labels: Tensor, batch: int, start: float, split: DeviceSplit
+) -> tuple[Tensor, Tensor]:
+    """A chunk by the run's compiled steps, at the rate of its beginning."""
+    assert run.compiled is not None
+    set_rates(run.recipe, run.optimizers, start)
+    return run.compiled(run.model, run.optimizers[0], inputs, labels)
 
 
 def train_replayed(

@@ -19,11 +19,13 @@ _HOMES = {
     "Store": "records.store",
     "build_report": "document.report",
     "for_profile": "facts.recipes",
+    "load": "training.trained",
     "train": "training.train",
 }
 _MODULES = {
     "chapters": "lab.chapters",
     "claims": "evidence.claims",
+    "explore": "lab.explore",
     "figures": "evidence.figures",
     "models": "networks.models",
     "tables": "evidence.tables",

@@ -120,6 +120,19 @@ def summary(record: RunRecord, folder: Path) -> str:
     )
 
 
+def predict(arguments: argparse.Namespace) -> int:
+    from labreport.training import trained
+
+    network = trained.load(arguments.network or trained.best_known(), check=False)
+    said = network.predict(arguments.pictures)
+    print(said.table(arguments.pictures).to_string(index=False))
+    print(
+        f"\nEvery picture is taken for one of {len(said.classes)} classes ({', '.join(said.classes)}), "
+        f"whatever it shows.\n{network}."
+    )
+    return 0
+
+
 def show(arguments: argparse.Namespace) -> int:
     from labreport.evidence.provenance import description
     from labreport.records.store import Store
@@ -155,6 +168,17 @@ def verify(arguments: argparse.Namespace) -> int:
         print(f"left out: {sentence}", file=sys.stderr)
     print(pd.DataFrame([check.row for check in checks]).to_string(index=False) if checks else "no record to verify")
     return int(bool(scan.left_out) or any(check.verdict == DIFFERENT for check in checks))
+
+
+def weights(arguments: argparse.Namespace) -> int:
+    from labreport.lab.session import Lab
+    from labreport.training.trained import export_all
+
+    lab = Lab.open("paper", None, arguments.data)
+    lab.refuse_stand_in()
+    for line in export_all(lab.data):
+        print(line, flush=True)
+    return 0
 
 
 def data(arguments: argparse.Namespace) -> int:
@@ -250,12 +274,19 @@ def parser() -> argparse.ArgumentParser:
         "--jobs", type=int, metavar="N", help="seeds trained at once (default: one a core for tiny batches, else one)"
     )
 
+    added = command(predict, "ask a trained network what pictures show", PREDICT_EXAMPLES)
+    added.add_argument("pictures", metavar="PICTURE", nargs="+", help="files of any size and kind that Pillow reads")
+    added.add_argument("--network", metavar="NAME", help="a recipe's name (default: the best network that there is)")
+
     added = command(show, "print a record for a person", SHOW_EXAMPLES)
     added.add_argument("record", metavar="RECORD", help="a record's key, or its JSON file")
 
     added = command(verify, "train stored records' first epochs again, and compare", VERIFY_EXAMPLES, *everything)
     added.add_argument("records", metavar="RECORD", nargs="*", help="recipes' names or keys (default: all)")
     added.add_argument("--again", action="store_true", help="those of unchanged code, too")
+
+    words = "write the reference run's trained weights, rounded, to figures/paper/weights"
+    command(weights, words, WEIGHTS_EXAMPLES, data_option)
 
     command(data, "say which data would be used, and what is in it", DATA_EXAMPLES, data_option)
 
@@ -276,9 +307,12 @@ REPORT_EXAMPLES = """  python -m labreport report
   python -m labreport report --profile paper --data ~/cifar --device cuda"""
 TRAIN_EXAMPLES = """  python -m labreport train baseline
   python -m labreport train fine_tuned --profile paper --data ~/cifar --seeds 0 1 2 --jobs 2"""
+PREDICT_EXAMPLES = """  python -m labreport predict photo.jpg
+  python -m labreport predict holiday/*.jpg --network fine_tuned"""
 SHOW_EXAMPLES = """  python -m labreport show figures/paper/records/baseline-seed0-d53c466b7400.json"""
 VERIFY_EXAMPLES = """  python -m labreport verify --profile paper --data ~/cifar
   python -m labreport verify --profile paper --data ~/cifar baseline --again"""
+WEIGHTS_EXAMPLES = """  python -m labreport weights --data ~/cifar"""
 DATA_EXAMPLES = """  python -m labreport data
   python -m labreport data --data ~/cifar"""
 NEW_EXAMPLES = """  python -m labreport new my-report"""

@@ -249,13 +249,17 @@ def examples(record: RunRecord) -> Figure:
 
 
 def _show_example(ax: Axes, record: RunRecord, i: int) -> None:
-    """The i-th example image under its classes and confidence, a line each: side by side they would overlap."""
-    seen, classes = record.predictions, record.data.classes
-    place = seen.example_indices[i]
-    true, called = classes[seen.labels[place]], classes[seen.predicted[place]]
+    """The i-th example image under its classes and confidence."""
+    seen = record.predictions
     ax.imshow(seen.example_images[i].transpose(1, 2, 0), interpolation="nearest")
-    names = true if true == called else f"{true}\n{called}"
-    ax.set_title(f"{names}\n{100 * seen.confidence[place]:.1f} %", fontsize=7, pad=2)
+    ax.set_title(answer_lines(record, seen.example_indices[i]), fontsize=7, pad=2)
+
+
+def answer_lines(record: RunRecord, place: int) -> str:
+    """A test image's class, the answer if it is another, and its confidence, a line each: side by side they overlap."""
+    seen, classes = record.predictions, record.data.classes
+    true, called = classes[seen.labels[place]], classes[seen.predicted[place]]
+    return "\n".join(dict.fromkeys([true, called])) + f"\n{100 * seen.confidence[place]:.1f} %"
 
 
 # --- the images, and what an optimiser does -------------------------------------------------------------------------

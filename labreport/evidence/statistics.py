@@ -197,6 +197,30 @@ def independent_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95)
 # --- records --------------------------------------------------------------------------------------------------------
 
 
+def places(
+    record: RunRecord,
+    true: int | None = None,
+    called: int | None = None,
+    other: RunRecord | None = None,
+    other_right: bool | None = None,
+) -> np.ndarray:
+    """Which test images a network answered so, surest first: (K,) int64 places in the test set.
+
+    Of class `true` and called `called`; without either, all its errors. With `other`, only images on which that network
+    is right, or wrong.
+    """
+    seen = record.predictions
+    chosen = ~seen.correct if true is None and called is None else np.ones(len(seen.labels), dtype=bool)
+    if true is not None:
+        chosen &= seen.labels == true
+    if called is not None:
+        chosen &= seen.predicted == called
+    if other is not None and other_right is not None:
+        chosen &= other.predictions.correct == other_right
+    order = np.argsort(-seen.confidence, kind="stable")
+    return order[chosen[order]]
+
+
 def answers(records: Sequence[RunRecord]) -> np.ndarray:
     """(seeds, N) bool: which test images each run of one recipe got right.
 

@@ -1,0 +1,149 @@
+"""Panels for whoever reads a notebook in JupyterLab: pictures to ask networks about, a confusion matrix to click on.
+
+A panel knows widgets only; what it shows comes from the function `draw` that it is given, as a PNG and a sentence. A
+ValueError of `draw` is shown as its sentence, and the picture stays.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+
+import ipywidgets
+import numpy as np
+from IPython.display import display
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
+
+WIDTH = "820px"
+
+
+class _Panel:
+    """A picture under a sentence."""
+
+    def __init__(self) -> None:
+        self.says = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout={"width": WIDTH, "max_width": "100%"})
+
+    def _set(self, draw: Callable[[], tuple[bytes, str]]) -> None:
+        try:
+            self.picture.value, sentence = draw()
+        except ValueError as error:
+            sentence = str(error)
+        self.says.value = f'<div style="max-width: {WIDTH}; line-height: 1.4">{html.escape(sentence)}</div>'
+
+
+class PhotoPanel(_Panel):
+    """A photo to choose or a test image to pick, two networks side by side, several ways to look at their answers.
+
+    `draw(view, networks, photo, place)` gets the photo's name and content, or None where test image `place` is meant.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[str],
+        first: Sequence[str],
+        n_images: int,
+        views: Sequence[str],
+        draw: Callable[[str, Sequence[str], tuple[str, bytes] | None, int], tuple[bytes, str]],
+    ):
+        super().__init__()
+        self._draw, self._photo = draw, None
+        self.upload = ipywidgets.FileUpload(accept="image/*", description="A photo of yours")
+        self.pick = ipywidgets.BoundedIntText(0, min=0, max=max(n_images - 1, 0), description="Test image")
+        self.networks = [ipywidgets.Dropdown(options=networks, value=name) for name in first]
+        self.view = ipywidgets.ToggleButtons(options=views)
+        self.upload.observe(self._take, "value")
+        self.pick.observe(self._put_back, "value")
+        for widget in (*self.networks, self.view):
+            widget.observe(lambda _: self.draw(), "value")
+
+    def show(self) -> None:
+        self.draw()
+        asked = ipywidgets.HBox([self.upload, self.pick, *self.networks], layout={"flex_flow": "row wrap"})
+        display(ipywidgets.VBox([asked, self.view, self.says, self.picture]))
+
+    def _take(self, change: dict) -> None:
+        if change["new"]:
+            self._photo = change["new"][0]["name"], bytes(change["new"][0]["content"])
+            self.draw()
+
+    def _put_back(self, _: dict) -> None:
+        self._photo = None
+        self.draw()
+
+    def draw(self) -> None:
+        wanted = [widget.value for widget in self.networks]
+        self._set(lambda: self._draw(self.view.value, wanted, self._photo, self.pick.value))
+
+
+class AnswersPanel(_Panel):
+    """A confusion matrix to click on: the images of a cell, and what another system says of them.
+
+    `matrix(system)` gives counts (K, K); `draw(system, cell, other, right, surest)` shows the images of a cell (true,
+    called), or all errors (None), where `other` is right, or wrong, or either (None).
+    """
+
+    def __init__(
+        self,
+        systems: Sequence[str],
+        first: str,
+        second: str,
+        classes: Sequence[str],
+        matrix: Callable[[str], np.ndarray],
+        draw: Callable[[str, tuple[int, int] | None, str, bool | None, bool], tuple[bytes, str]],
+    ):
+        super().__init__()
+        self._matrix, self._draw, self._cell = matrix, draw, None
+        self.system = ipywidgets.Dropdown(options=systems, value=first, description="Answers of")
+        self.other = ipywidgets.Dropdown(options=systems, value=second, description="beside")
+        self.right = ipywidgets.Dropdown(
+            options={"right or wrong": None, "right": True, "wrong": False}, description="which is"
+        )
+        self.surest = ipywidgets.Dropdown(options={"surest first": True, "least sure first": False})
+        self.all = ipywidgets.Button(description="All errors")
+        self.cells = {
+            (i, j): ipywidgets.Button(
+                tooltip=f"{classes[i]} called {classes[j]}", layout={"width": "52px", "margin": "0"}
+            )
+            for i in range(len(classes))
+            for j in range(len(classes))
+        }
+        self._classes = classes
+        for cell, button in [*self.cells.items(), (None, self.all)]:
+            button.on_click(lambda _, cell=cell: self._choose(cell))
+        self.system.observe(lambda _: self._relabel(), "value")
+        for widget in (self.other, self.right, self.surest):
+            widget.observe(lambda _: self.draw(), "value")
+
+    def show(self) -> None:
+        def label(text: str) -> ipywidgets.Widget:
+            return ipywidgets.HTML(f'<div style="font-size: 11px; text-align: center">{html.escape(text)}</div>')
+
+        rows = [label("true ↓ called →"), *map(label, self._classes)]
+        for i, name in enumerate(self._classes):
+            rows += [label(name), *(self.cells[i, j] for j in range(len(self._classes)))]
+        columns = f"90px repeat({len(self._classes)}, 54px)"
+        grid = ipywidgets.GridBox(
+            rows, layout={"grid_template_columns": columns, "grid_gap": "1px", "overflow": "auto"}
+        )
+        self._relabel()
+        asked = ipywidgets.HBox([self.system, self.other, self.right, self.surest], layout={"flex_flow": "row wrap"})
+        display(ipywidgets.VBox([asked, grid, self.all, self.says, self.picture]))
+
+    def _choose(self, cell: tuple[int, int] | None) -> None:
+        self._cell = cell
+        self.draw()
+
+    def _relabel(self) -> None:
+        counts = self._matrix(self.system.value)
+        shades = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+        for (i, j), button in self.cells.items():
+            button.description = str(counts[i, j])
+            button.style.button_color = to_hex(colormaps["Blues"](shades[i, j]))
+            button.style.text_color = "white" if shades[i, j] > 0.6 else "black"
+        self.draw()
+
+    def draw(self) -> None:
+        asked = self.system.value, self._cell, self.other.value, self.right.value, self.surest.value
+        self._set(lambda: self._draw(*asked))

@@ -28,7 +28,6 @@ from labreport.evidence.tables import title
 from labreport.facts.recipes import RECIPES, Recipe, for_profile
 from labreport.files import write_atomically
 from labreport.images import augment, cifar10
-from labreport.images.download import FOLDER
 from labreport.images.photos import to_images
 from labreport.images.splits import Data, Images
 from labreport.networks import models
@@ -189,7 +188,7 @@ def load(name: str, data: Data | None = None, profile: str | None = None, *, che
         WeightsError: there is no such network, its file is damaged, or it is not as good as its record says.
     """
     own = profile or _session_profile()
-    data = data or (_data_at_hand() if check else None)
+    data = data or (cifar10.at_hand() if check else None)
     if profile is None and name in names():
         network, said = _reference(name)
     elif name in names(own):
@@ -222,13 +221,6 @@ def _measured(network: Network, data: Data, rounded: bool) -> Score:
     if key not in _found:
         _found[key] = network.score(Images(data.test.images[:SAMPLE], data.test.labels[:SAMPLE]))
     return _found[key]
-
-
-def _data_at_hand() -> Data | None:
-    """CIFAR-10 where it can be had without a download."""
-    if os.environ.get("LABREPORT_DATA") or (paths.data() / FOLDER).is_dir():
-        return cifar10.load(download=False)
-    return None
 
 
 def _reference(name: str) -> tuple[Network, dict[str, Any]]:

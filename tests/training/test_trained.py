@@ -183,3 +183,12 @@ def test_answers_have_a_table_and_a_picture(reference, data):
     assert [cell.split()[0] for cell in frame["answer"]] == said.answers
     assert len(said.figure().axes) == 6
     assert said._repr_png_().startswith(b"\x89PNG")
+
+
+def test_without_data_nothing_is_measured_and_with_it_the_first_thousand_images_are(reference, data, monkeypatch):
+    assert trained.load("fine_tuned").measured is None
+    monkeypatch.setattr(trained.cifar10, "at_hand", lambda: data)
+    network = trained.load("fine_tuned")
+    assert network.measured.n == 200
+    assert f"measured again: {100 * network.measured.accuracy:.1f} % of the first 200" in repr(network)
+    assert trained.load("fine_tuned", check=False).measured is None

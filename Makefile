@@ -35,8 +35,9 @@ endif
 .PHONY: report test lab lint clean constraints
 .DEFAULT_GOAL := report
 
+# Make hands SIGTERM on; however else it ends, the report ends with it.
 report: $(READY)
-	@$(BIN)/python -m labreport report --profile "$(PROFILE)" --seed "$(SEED)" \
+	@LABREPORT_PARENT=$$PPID exec $(BIN)/python -m labreport report --profile "$(PROFILE)" --seed "$(SEED)" \
 		$(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)")
 
 # The tests neither need CIFAR-10 nor touch figures/: they work in a folder of their own, on the stand-in.

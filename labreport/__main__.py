@@ -6,6 +6,9 @@ import argparse
 import io
 import os
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +16,19 @@ from labreport import paths
 from labreport.facts.recipes import PROFILES, RECIPES
 
 if TYPE_CHECKING:
+    from labreport.facts.recipes import Recipe
+    from labreport.lab.session import Lab
     from labreport.records.record import RunRecord
+    from labreport.running.plan import Place
 
 # Every handler imports what it needs itself, so that --help and a mistyped word are answered at once, without torch.
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and return the exit status: 0, 1 when it failed, 2 for bad input, 130 when interrupted."""
+    """Run one command and return the exit status: 0, 1 when it failed, 2 for bad input, 130 when interrupted.
+
+    A report or a training that is asked to end does so from within, with status 75 (`labreport.running.signals`).
+    """
     open_streams()
     for stream in (sys.stdout, sys.stderr):  # a terminal of another character set gets question marks, no traceback
         if isinstance(stream, io.TextIOWrapper):
@@ -72,9 +81,17 @@ def complain(sentence: str, status: int) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from labreport.document.report import build_report
+    from labreport.running.signals import ends_when_asked
 
-    built = build_report(arguments.profile, arguments.data, arguments.device, arguments.seed)
+    with ends_when_asked():
+        from labreport.document.report import build_report
+        from labreport.lab.session import Lab
+
+        if arguments.on:
+            lab = Lab.open(arguments.profile, arguments.seed, arguments.data, arguments.device)
+            if not lab.reports_only:
+                train_many(lab, None, lab.seeds, on=arguments.on)
+        built = build_report(arguments.profile, arguments.data, arguments.device, arguments.seed)
     if built.table.exists():
         print(f"\n{built.table.read_text()}")
     print(f"PDF      {built.pdf}\nweb page {built.html}\nfigures, tables, records in {built.figures}")
@@ -82,31 +99,81 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from labreport.lab.session import Lab
-    from labreport.running.local import jobs_for, train_side_by_side
+    from labreport.running.signals import ends_when_asked
 
-    lab = Lab.open(arguments.profile, None, arguments.data, arguments.device)
-    recipe = lab.recipe(arguments.recipe)
-    seeds = arguments.seeds or lab.seeds
-    counts = [count for count in (arguments.jobs, arguments.threads) if count is not None]
-    if min(seeds) < 0 or min(counts, default=1) < 1:
-        raise ValueError("seeds are whole numbers from 0 up, jobs and threads from 1 up")
-    jobs = arguments.jobs or jobs_for(recipe, lab.device)
-    if jobs > 1 and len(seeds) > 1:
-        places = {"profile": lab.profile, "data_dir": lab.data_dir, "device": lab.device}
-        return train_side_by_side(recipe.name, seeds, jobs, threads=arguments.threads or 1, **places)
+    if bool(arguments.recipe) == arguments.all:
+        raise ValueError("name one recipe to train, or --all of them")
+    with ends_when_asked():
+        from labreport.lab.session import Lab
+        from labreport.running.local import jobs_for
 
+        lab = Lab.open(arguments.profile, None, arguments.data, arguments.device)
+        recipe = None if arguments.all else lab.recipe(arguments.recipe)
+        seeds = arguments.seeds or lab.seeds
+        counts = [count for count in (arguments.jobs, arguments.threads) if count is not None]
+        if min(seeds) < 0 or min(counts, default=1) < 1:
+            raise ValueError("seeds are whole numbers from 0 up, jobs and threads from 1 up")
+        lab.refuse_stand_in()
+        if recipe is None or arguments.on:
+            return train_many(lab, recipe, seeds, arguments.jobs, arguments.threads, arguments.on)
+        jobs = arguments.jobs or jobs_for(recipe, lab.device)
+        if jobs > 1 and len(seeds) > 1:
+            return train_many(lab, recipe, seeds, jobs, arguments.threads or 1)
+        return train_here(lab, recipe, seeds, arguments.threads)
+
+
+def train_here(lab: Lab, recipe: Recipe, seeds: Sequence[int], threads: int | None) -> int:
+    """One training after the other, in this process."""
     import torch
 
     from labreport.training import train as training
 
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    lab.refuse_stand_in()
+    if threads:
+        torch.set_num_threads(threads)
     for seed in seeds:
         record = training.train(recipe, lab.data, seed, profile=lab.profile, device=lab.device)
         print(summary(record, lab.store.folder), flush=True)
     return 0
+
+
+def train_many(
+    lab: Lab,
+    recipe: Recipe | None,
+    seeds: Sequence[int],
+    jobs: int | None = None,
+    threads: int | None = None,
+    on: str | None = None,
+) -> int:
+    """What the store lacks of a recipe (None: of all), several seeds at once; a line for each when it ends."""
+    from labreport.running.plan import carry_out, missing, recipes_of
+
+    lab.refuse_stand_in()
+    status, store, info = 0, lab.store, lab.data.info
+    with place_for(lab, jobs, on) as place:
+        recipes = [recipe] if recipe else recipes_of(lab.profile, gpus=bool(place.gpus))
+        trainings = missing(recipes, seeds, store, info, place, threads)
+        if stored := len(recipes) * len(seeds) - len(trainings):
+            print(f"stored already: {stored}, in {store.folder}", flush=True)
+        for number, outcome in enumerate(carry_out(trainings, place), start=1):
+            said = f"{outcome.training}: not trained; {outcome.problem}"
+            if outcome.record:
+                said = summary(outcome.record, store.folder)
+            status |= bool(outcome.problem)
+            print(f"[{number}/{len(trainings)}] {said}", file=sys.stderr if outcome.problem else sys.stdout, flush=True)
+    return status
+
+
+def place_for(lab: Lab, jobs: int | None, on: str | None) -> AbstractContextManager[Place]:
+    """This machine, or a Ray cluster."""
+    if not on:
+        from labreport.running.local import this_machine
+
+        return this_machine(lab.store, lab.data.info, lab.profile, lab.data_dir, lab.device, jobs)
+    if find_spec("ray") is None:
+        raise ValueError("--on ray needs Ray, which is not installed; get it with pip install -e '.[cluster]'")
+    from labreport.running.ray import cluster
+
+    return cluster(lab.data, lab.store, lab.profile, lab.device, jobs)
 
 
 def summary(record: RunRecord, folder: Path) -> str:
@@ -265,13 +332,20 @@ def parser() -> argparse.ArgumentParser:
         report, "run the notebooks and typeset the report, as PDF and web page", REPORT_EXAMPLES, *everything
     )
     added.add_argument("--seed", type=int, metavar="N", help="first seed of every training (default: 0)")
+    added.add_argument("--on", choices=["ray"], help="train what is missing on a Ray cluster first ($RAY_ADDRESS)")
 
-    added = command(train, "train one recipe, or resume it, and keep its records", TRAIN_EXAMPLES, *everything)
-    added.add_argument("recipe", metavar="RECIPE", help=", ".join(RECIPES))
+    added = command(
+        train, "train one recipe, or all that the report shows, and keep the records", TRAIN_EXAMPLES, *everything
+    )
+    added.add_argument("recipe", metavar="RECIPE", nargs="?", help=", ".join(RECIPES))
+    added.add_argument("--all", action="store_true", help="every recipe of the profile that is not stored yet")
+    added.add_argument("--on", choices=["ray"], help="on a Ray cluster ($RAY_ADDRESS, else a new one of this machine)")
     added.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: those that the profile asks for")
-    added.add_argument("--threads", type=int, metavar="N", help="CPU threads of one training (default: all)")
     added.add_argument(
-        "--jobs", type=int, metavar="N", help="seeds trained at once (default: one a core for tiny batches, else one)"
+        "--threads", type=int, metavar="N", help="CPU threads of one training (default: all; beside others 1, or 4)"
+    )
+    added.add_argument(
+        "--jobs", type=int, metavar="N", help="trainings at once (default: what the cores, or GPUs, have room for)"
     )
 
     added = command(predict, "ask a trained network what pictures show", PREDICT_EXAMPLES)
@@ -306,7 +380,8 @@ def parser() -> argparse.ArgumentParser:
 REPORT_EXAMPLES = """  python -m labreport report
   python -m labreport report --profile paper --data ~/cifar --device cuda"""
 TRAIN_EXAMPLES = """  python -m labreport train baseline
-  python -m labreport train fine_tuned --profile paper --data ~/cifar --seeds 0 1 2 --jobs 2"""
+  python -m labreport train fine_tuned --profile paper --data ~/cifar --seeds 0 1 2 --jobs 2
+  python -m labreport train --all --profile paper --data ~/cifar --on ray"""
 PREDICT_EXAMPLES = """  python -m labreport predict photo.jpg
   python -m labreport predict holiday/*.jpg --network fine_tuned"""
 SHOW_EXAMPLES = """  python -m labreport show figures/paper/records/baseline-seed0-d53c466b7400.json"""

@@ -1,6 +1,5 @@
 """The command line: what it says, where it says it, and how it exits."""
 
-import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -10,10 +9,11 @@ import pytest
 import labreport
 from labreport import Lab
 from labreport.__main__ import main
+from labreport.cpus import available_cpus
 from labreport.facts import recipes
 from labreport.facts.recipes import RECIPES
 from labreport.records.store import Store
-from labreport.running import local as side_by_side
+from labreport.running import local
 from labreport.training import train as training
 from labreport.training.run import TrainingError
 
@@ -135,7 +135,7 @@ def test_a_notebook_trains_seeds_of_a_tiny_batch_side_by_side(tmp_path, monkeypa
     """Every seed's record is there afterwards, each from a process of its own with one thread."""
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
     monkeypatch.setitem(recipes.SEEDS, "smoke", 2)
-    monkeypatch.setattr(side_by_side, "jobs_for", lambda recipe, device: 2)
+    monkeypatch.setattr(local, "jobs_for", lambda recipe, device: 2)
     monkeypatch.setattr(training, "train", None)  # nothing is trained in this process
     found = Lab.open("smoke").train("fine_tuned")
     assert [record.seed for record in found] == [0, 1]
@@ -143,7 +143,7 @@ def test_a_notebook_trains_seeds_of_a_tiny_batch_side_by_side(tmp_path, monkeypa
 
 
 def test_how_many_seeds_at_once():
-    cores = os.cpu_count()
-    assert side_by_side.jobs_for(recipes.RECIPES["baseline"], "cpu") == cores
-    assert side_by_side.jobs_for(recipes.RECIPES["fine_tuned"], "cpu") == 1
-    assert side_by_side.jobs_for(recipes.RECIPES["baseline"], "cuda") == 1
+    cores = available_cpus()
+    assert local.jobs_for(recipes.RECIPES["baseline"], "cpu") == cores
+    assert local.jobs_for(recipes.RECIPES["fine_tuned"], "cpu") == 1
+    assert local.jobs_for(recipes.RECIPES["baseline"], "cuda") == 1

@@ -9,13 +9,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import papermill
 from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 
 from labreport import paths
@@ -24,6 +25,7 @@ from labreport.document.errors import ReportError
 from labreport.files import writing
 from labreport.lab.parameters import PARAMETERS, assigned_names
 from labreport.lab.session import Lab
+from labreport.running.signals import end_children, end_with
 
 START_TIMEOUT = 60  # seconds until a kernel must have answered
 
@@ -90,16 +92,27 @@ def execute_all(notebooks: Sequence[Path], lab: Lab) -> list[nbformat.NotebookNo
     """Run the notebooks one after the other; or, where nothing is left to train, one on each core."""
     labels = [f"[{number}/{len(notebooks)}] {notebook.stem}" for number, notebook in enumerate(notebooks, start=1)]
     labs = [dataclasses.replace(lab)] * len(notebooks)  # without the data that this session may have read
-    if not lab.complete:
-        return list(map(execute_and_tell, labels, notebooks, labs))
-    with ProcessPoolExecutor(available_cpus(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        return list(pool.map(execute_and_tell, labels, notebooks, labs))
+    pool: Executor
+    if lab.complete:
+        spawn = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(available_cpus(), spawn, initializer=end_with, initargs=(os.getpid(),))
+    else:
+        pool = ThreadPoolExecutor(1)  # in the main thread nbclient would take over SIGTERM and SIGINT
+    with pool:
+        try:
+            return list(pool.map(execute_and_tell, labels, notebooks, labs))
+        except KeyboardInterrupt:
+            end_children()
+            raise
 
 
 def execute_and_tell(label: str, notebook: Path, lab: Lab) -> nbformat.NotebookNode:
     began = time.perf_counter()
     print(f"{label} …", flush=True)
-    executed = execute(notebook, lab)
+    try:
+        executed = execute(notebook, lab)
+    finally:
+        ensure_event_loop().close()  # this thread's, which nbclient leaves open
     print(f"{label} … {time.perf_counter() - began:.0f} s", flush=True)
     return executed
 

@@ -174,12 +174,14 @@ class Lab:
 
     def _train_at_once(self, recipe: Recipe, seeds: list[int]) -> dict[int, RunRecord]:
         """The seeds that could be trained side by side, where that is faster; the others are left to `_train_one`."""
-        from labreport.running.local import jobs_for, train_side_by_side
+        from labreport.running.local import jobs_for, this_machine
+        from labreport.running.plan import carry_out, missing
 
         self.refuse_stand_in()
         if (jobs := jobs_for(recipe, self.device)) > 1:
-            places = {"profile": self.profile, "data_dir": self.data_dir, "device": self.device}
-            train_side_by_side(recipe.name, seeds, jobs, **places)
+            store, info = self.store, self.data.info
+            with this_machine(store, info, self.profile, self.data_dir, self.device, jobs) as place:
+                list(carry_out(missing([recipe], seeds, store, info, place, threads=1), place))
         return self._stored(recipe)
 
     def refuse_stand_in(self) -> None:

@@ -42,7 +42,7 @@ def weights_name() -> str:
         WeightsUnavailable: no weights are on disk, and they cannot be downloaded.
         WeightsError: the file that was named, or the one in torch's cache, cannot be used.
     """
-    return _name(_find())
+    return _name(find_file())
 
 
 def start_from_imagenet(model: nn.Module) -> str:
@@ -56,7 +56,7 @@ def start_from_imagenet(model: nn.Module) -> str:
     """
     from labreport._torchvision import torchvision
 
-    path = _find()
+    path = find_file()
     for network in (module for module in model.modules() if isinstance(module, torchvision.models.ResNet)):
         state = network.state_dict()
         wanted = {key: value for key, value in state.items() if not key.startswith("fc.")}
@@ -77,7 +77,12 @@ def check_named() -> None:
 # --- which file ------------------------------------------------------------------------------------------------------
 
 
-def _find() -> Path:
+def find_file() -> Path:
+    """The file of weights that `start_from_imagenet` would use.
+
+    Raises:
+        WeightsUnavailable, WeightsError: as there.
+    """
     if named := os.environ.get("LABREPORT_WEIGHTS"):
         path = Path(named).expanduser().absolute()  # not resolved: a note lies beside a link
         found = _only(path) if path.is_dir() else path

@@ -81,10 +81,10 @@ class Store:
     def _path(self, record: RunRecord) -> Path:
         return self.folder / f"{record.stem}.json"
 
-    def scan(self, name: str = "*") -> Scan:
-        """Every record of the folder, or of one recipe in it."""
+    def scan(self, name: str = "*", seed: int | str = "") -> Scan:
+        """Every record of the folder; or of one recipe in it, or of seeds that begin so."""
         scan = Scan([], [])
-        for path in sorted(self.folder.glob(f"{name}-seed*.json")):
+        for path in sorted(self.folder.glob(f"{name}-seed{seed}*.json")):
             try:
                 scan.records.append(self.load(path))
             except RecordError as error:
@@ -92,15 +92,15 @@ class Store:
         scan.records.sort(key=lambda r: (r.name, r.seed, r.key))
         return scan
 
-    def all(self, name: str = "*") -> list[RunRecord]:
-        """Every readable record of the folder, or of one recipe in it, by recipe name, seed and key."""
-        return self.scan(name).records
+    def all(self, name: str = "*", seed: int | str = "") -> list[RunRecord]:
+        """The readable ones of what `scan` finds, by recipe name, seed and key."""
+        return self.scan(name, seed).records
 
     def runs(self, name: str, settings: dict, seed: int, fingerprint: str) -> list[RunRecord]:
         """The runs of these settings on this data with this seed, of whatever network."""
         return [
             record
-            for record in self.all(name)
+            for record in self.all(name, seed)
             if (record.recipe, record.seed, record.data.fingerprint) == (settings, seed, fingerprint)
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,7 +31,9 @@ def owned(stem: Path, label: str) -> Iterator[Callable[[int, int], None]]:
     since = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
 
     def tell(done: int, epochs: int) -> None:
-        write_atomically(state, json.dumps({"since": since, "done": done, "epochs": epochs}).encode())
+        command = os.environ.get("LABREPORT_COMMAND", "")  # of labreport.running.signals, which reads it here
+        seen = {"since": since, "done": done, "epochs": epochs, "command": command}
+        write_atomically(state, json.dumps(seen).encode())
 
     with writing(stem.parent):
         stem.parent.mkdir(parents=True, exist_ok=True)

@@ -140,6 +140,7 @@ def _train(
                 f"that one is kept as {aside}",
                 file=sys.stderr,
             )
+        progress(len(run.history), recipe.epochs)
         fit(run, splits, after_epoch)
         record = finish(run, splits, data, code, stem.name.rpartition("-")[2], profile)
     write_atomically(stem.with_suffix(".safetensors"), save(_plain(run.model.state_dict())))

@@ -27,6 +27,7 @@ from labreport.training.owner import owned
 from labreport.training.run import DeviceSplit, Run, TrainingError
 
 SPLITS = ("train", "val", "test")
+A_FILE = 5000  # images: as many are computed again at most, when a process was killed
 AT_ONCE = 100  # images: at 224 pixels a first layer's maps are 160 MB then
 
 
@@ -74,7 +75,7 @@ def frozen_features(recipe: Recipe, data: Data, seed: int, profile: str, device:
     Of the work only that on the training images counts, as in every training.
 
     Raises:
-        TrainingError: the file with the features is damaged.
+        TrainingError: a file with features is damaged.
         StorageError: it cannot be written.
     """
     run = feature_network(recipe, data, seed, device)
@@ -83,39 +84,48 @@ def frozen_features(recipe: Recipe, data: Data, seed: int, profile: str, device:
     behead(plain)
     parts = (network_digest(plain, builder), weights_digest(run.weights), data.info.fingerprint)
     named = "\0".join((*parts, recipe.normalization, str(run.autocast)))
-    path = paths.runs(profile) / f"features-{hashlib.sha256(named.encode()).hexdigest()[:DIGITS]}.safetensors"
-    with owned(path.with_suffix(""), f"features for {recipe.name}"):
-        if not path.exists():
-            features, seconds = _computed(run, data, recipe.name)
-            write_atomically(path, save(features, metadata={"seconds": repr(seconds)}))
-        features, seconds = _kept(path)
+    folder = paths.runs(profile) / f"features-{hashlib.sha256(named.encode()).hexdigest()[:DIGITS]}"
+    with owned(folder, f"features for {recipe.name}"):
+        found = _features(run, data, folder, recipe.name)
+    seconds = sum(spent for _, spent in found["train"])
     flops = costs.flops_per_input(plain, (3, *data.train.images.shape[-2:]))[0]
     size = sum(p.numel() * p.element_size() for p in plain.parameters())
     spent = Costs(seconds, sum(p.numel() for p in plain.parameters()), size, flops, flops * len(data.train))
-    train, val, test = (Images(features[name], getattr(data, name).labels) for name in SPLITS)
+    train, val, test = (
+        Images(torch.cat([part for part, _ in found[name]]), getattr(data, name).labels) for name in SPLITS
+    )
     return spent, dataclasses.replace(data, train=train, val=val, test=test)
 
 
-def _computed(run: Run, data: Data, label: str) -> tuple[dict[str, Tensor], float]:
-    """The features of every split, and the seconds that those of the training images took."""
-    splits = {name: getattr(data, name) for name in SPLITS}
-    features, seconds = {}, {}
+def _features(run: Run, data: Data, folder: Path, label: str) -> dict[str, list[tuple[Tensor, float]]]:
+    """Every split's features in parts, with the seconds that each took; what an earlier process did is kept."""
+    splits = {name: DeviceSplit.of(getattr(data, name), run.device) for name in SPLITS}
+    found: dict[str, list[tuple[Tensor, float]]] = {name: [] for name in SPLITS}
     with tqdm(total=sum(map(len, splits.values())), desc=f"{label}, features", unit="img", unit_scale=True,
               mininterval=0.5 if sys.stderr.isatty() else 10.0, file=sys.stderr) as bar:  # fmt: skip
         for name, split in splits.items():
-            start, parts = time.perf_counter(), []
-            whole = DeviceSplit.of(split, run.device)
-            for inputs, labels in zip(whole.inputs.split(AT_ONCE), whole.labels.split(AT_ONCE), strict=True):
-                parts.append(predict(run, DeviceSplit(inputs, labels)).cpu())
-                bar.update(len(labels))
-            features[name] = torch.cat(parts)
-            seconds[name] = time.perf_counter() - start
-    return features, seconds["train"]
+            for start in range(0, len(split), A_FILE):
+                path = folder / f"{name}-{start:05}.safetensors"
+                if not path.exists():
+                    inputs = split.inputs[start : start + A_FILE]
+                    began = time.perf_counter()
+                    features = torch.cat([_some(run, some, bar) for some in inputs.split(AT_ONCE)])
+                    seconds = time.perf_counter() - began
+                    write_atomically(path, save({"features": features}, metadata={"seconds": repr(seconds)}))
+                found[name].append(_kept(path))
+                bar.n = sum(len(part) for parts in found.values() for part, _ in parts)
+    return found
 
 
-def _kept(path: Path) -> tuple[dict[str, Tensor], float]:
+def _some(run: Run, inputs: Tensor, bar: tqdm) -> Tensor:
+    features = predict(run, DeviceSplit(inputs, inputs.new_zeros(len(inputs), dtype=torch.int64)))
+    bar.update(len(inputs))
+    return features.cpu()
+
+
+def _kept(path: Path) -> tuple[Tensor, float]:
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in SPLITS}, float(file.metadata()["seconds"])
+            return file.get_tensor("features"), float(file.metadata()["seconds"])
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
         raise TrainingError(f"{path}: damaged; delete it to compute these features again") from error

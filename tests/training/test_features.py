@@ -60,8 +60,9 @@ def test_features_are_those_of_the_weights_network_without_its_last_layer(images
 def test_all_seeds_share_the_features_and_a_record_carries_their_costs(images, weights, monkeypatch):
     recipe = for_profile(UPSCALED["frozen_32"], "smoke")
     first = train(recipe, images, 0, profile="smoke", device="cpu")
-    (kept,) = paths.runs("smoke").glob("features-*.safetensors")
-    monkeypatch.setattr(features, "_computed", None)  # nothing is computed again
+    kept = {path.name: path for path in paths.runs("smoke").glob("features-*/*.safetensors")}
+    assert sorted(kept) == ["test-00000.safetensors", "train-00000.safetensors", "val-00000.safetensors"]
+    monkeypatch.setattr(features, "predict", None)  # nothing is computed again
     second = train(recipe, images, 1, profile="smoke", device="cpu")
     assert first.weights.startswith("other ImageNet weights: mine, sha256 ") and first.weights == second.weights
     assert first.parameters == sum(p.numel() for p in models.resnet18().parameters())  # body and a head for ten classes
@@ -69,8 +70,8 @@ def test_all_seeds_share_the_features_and_a_record_carries_their_costs(images, w
     assert first.forward_flops == forward
     assert 100 * forward < first.train_flops < 101 * forward  # forward only, once over the training images; and a head
     assert "features" in first.code
-    kept.write_bytes(kept.read_bytes()[:1000])
-    with pytest.raises(TrainingError, match=rf"{kept.name}.*delete it"):
+    kept["val-00000.safetensors"].write_bytes(kept["val-00000.safetensors"].read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"val-00000\.safetensors: damaged; delete it"):
         train(recipe, images, 2, profile="smoke", device="cpu")
 
 
@@ -80,7 +81,24 @@ def test_other_weights_give_another_run_and_other_features(images, weights, tmp_
     save_file(models.resnet18(1000).state_dict(), tmp_path / "mine.safetensors")
     second = train(recipe, images, 0, profile="smoke", device="cpu")
     assert first.key != second.key
-    assert len(list(paths.runs("smoke").glob("features-*.safetensors"))) == 2
+    assert len([path for path in paths.runs("smoke").glob("features-*") if path.is_dir()]) == 2
+
+
+def test_a_killed_computation_goes_on_from_its_last_file(images, weights, monkeypatch):
+    monkeypatch.setattr(features, "A_FILE", 30)
+    monkeypatch.setattr(features, "AT_ONCE", 20)
+    _, whole = features.frozen_features(EXACT, images, 0, "smoke", CPU)
+    files = sorted(paths.runs("smoke").glob("features-*/*.safetensors"))
+    assert [path.stem for path in files if path.stem.startswith("train")] == [
+        f"train-000{i}" for i in ("00", 30, 60, 90)
+    ]
+    for path in files[3:]:
+        path.unlink()
+    before = [path.stat().st_mtime_ns for path in files[:3]]
+    _, again = features.frozen_features(EXACT, images, 0, "smoke", CPU)
+    assert [path.stat().st_mtime_ns for path in files[:3]] == before
+    for split in ("train", "val", "test"):
+        torch.testing.assert_close(getattr(again, split).images, getattr(whole, split).images, rtol=0, atol=0)
 
 
 def test_without_weights_a_head_is_not_trained(images, monkeypatch, tmp_path):

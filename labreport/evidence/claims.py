@@ -57,6 +57,15 @@ def _points(result: statistics.PairedTest) -> str:
     return f"{signed(100 * result.difference)} points ({point_range(result)})"
 
 
+def _wanted(verdict: str, seeds: float) -> str:
+    """What would decide a claim that is open, for its evidence; nothing for others."""
+    if verdict != "undecided":
+        return ""
+    if np.isinf(seeds):
+        return "; more seeds would not decide it, since the images' own scatter is as large"
+    return f"; about {seeds:.0f} seeds of each would decide it, were the difference as measured (80 % power)"
+
+
 def _improves(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> Judgement:
     if not same_images(before, after):
         return "the two were tested on different images", NONE, "undecided"
@@ -64,8 +73,10 @@ def _improves(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> Judgem
     means = [
         f"{short_title(records)} {percent(measure(records, 'test accuracy').value)}" for records in (after, before)
     ]
-    evidence = f"{means[0]}, {means[1]}: {_points(result)}"
-    return evidence, f"paired test ({result.method}), p {p_value(result.p)}", _decide(result.low, result.high)
+    verdict = _decide(result.low, result.high)
+    seeds = statistics.seeds_to_decide(statistics.answers(after), statistics.answers(before))
+    evidence = f"{means[0]}, {means[1]}: {_points(result)}{_wanted(verdict, seeds)}"
+    return evidence, f"paired test ({result.method}), p {p_value(result.p)}", verdict
 
 
 def _reaches(level: float, quantity: str) -> Callable[[Sequence[RunRecord]], Judgement]:
@@ -106,11 +117,13 @@ def _gain(threshold: float, more: bool, names: Sequence[str] | None = None) -> C
             return "the two were tested on different images", NONE, "undecided"
         places = [k for k, name in enumerate(before[0].data.classes) if names is None or name in names]
         chosen = np.isin(before[0].predictions.labels, places)
-        result = statistics.paired_test(statistics.answers(after)[:, chosen], statistics.answers(before)[:, chosen])
-        evidence = _points(result) + (" on their images" if names else "")
-        rule = f"paired test ({result.method}) against {100 * threshold:g} points"
+        a, b = (statistics.answers(records)[:, chosen] for records in (after, before))
+        result = statistics.paired_test(a, b)
         low, high = (result.low, result.high) if more else (-result.high, -result.low)
-        return evidence, rule, _decide(low, high, threshold if more else -threshold)
+        verdict = _decide(low, high, threshold if more else -threshold)
+        evidence = _points(result) + (" on their images" if names else "")
+        evidence += _wanted(verdict, statistics.seeds_to_decide(a, b, threshold))
+        return evidence, f"paired test ({result.method}) against {100 * threshold:g} points", verdict
 
     return judge
 
@@ -144,7 +157,10 @@ def _little_gain_late(records: Sequence[RunRecord]) -> Judgement:
     after = f"after epoch {split}" + ("" if split == 150 else f" (half of {epochs} epochs)")
     evidence = f"{after} {signed(100 * late.mean())} points of validation accuracy, {_share(shares.mean())} of the rise"
     rule = f"95 % interval ({method}) of that share, {_share(low)} to {_share(high)}, against {_share(LATE_SHARE)}"
-    return evidence, rule, _decide(-high, -low, -LATE_SHARE)
+    verdict = _decide(-high, -low, -LATE_SHARE)
+    if len(records) > 1:
+        evidence += _wanted(verdict, statistics.seeds_for_mean(shares, LATE_SHARE))
+    return evidence, rule, verdict
 
 
 def _shrinks(resnet: Sequence[RunRecord], *others: Sequence[RunRecord]) -> Judgement:

@@ -7,7 +7,7 @@ images (Wilson's, for an accuracy). `Interval.method` says which of the two a re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -321,6 +321,38 @@ def _seed_variance(answers: np.ndarray) -> float:
     between = answers.mean(axis=1).var(ddof=1)
     within = answers.var(axis=0, ddof=1).mean()
     return max(between - within / answers.shape[1], 0.0)
+
+
+MOST_SEEDS = 1000  # that are worth asking for
+
+
+def seeds_to_decide(correct_a: ArrayLike, correct_b: ArrayLike, threshold: float = 0.0, power: float = 0.8) -> float:
+    """How many seeds a side would tell the difference A − B from `threshold`, were it as large as it was measured.
+
+    From the variances that `paired_test` estimates, with a probability of `power` at the 5 % level. inf: not even
+    `MOST_SEEDS`, since the images' own scatter remains. A side with a single seed counts as having no scatter.
+    """
+    a, b = np.atleast_2d(np.asarray(correct_a, dtype=float)), np.atleast_2d(np.asarray(correct_b, dtype=float))
+    images = a.mean(axis=0) - b.mean(axis=0)
+    gap = abs(images.mean() - threshold)
+    seeds = sum(_seed_variance(x) for x in (a, b) if len(x) > 1)
+    # The images' term holds a share of the seeds' scatter, which more seeds would lower: a bound from above.
+    return _fewest(gap, lambda n: images.var() / images.size + seeds / n, lambda n: 2 * (n - 1), power)
+
+
+def seeds_for_mean(values: ArrayLike, threshold: float, power: float = 0.8) -> float:
+    """How many seeds would tell the mean of `values` from `threshold`; otherwise as `seeds_to_decide`."""
+    values = np.asarray(values, dtype=float)
+    variance = values.var(ddof=1)
+    return _fewest(abs(values.mean() - threshold), lambda n: variance / n, lambda n: n - 1, power)
+
+
+def _fewest(gap: float, variance: Callable[[int], float], freedom: Callable[[int], int], power: float) -> float:
+    for n in range(2, MOST_SEEDS + 1):
+        needed = stats.t.ppf(0.975, freedom(n)) + stats.t.ppf(power, freedom(n))
+        if needed * np.sqrt(variance(n)) <= gap:
+            return n
+    return float("inf")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

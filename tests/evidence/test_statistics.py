@@ -181,6 +181,24 @@ def test_paired_test_needs_the_same_images():
         paired_test(np.ones((1, 100)), np.ones((1, 90)))
 
 
+def test_as_many_seeds_as_asked_for_decide_four_times_in_five():
+    """By drawing: seeds whose accuracy scatters by a point, a difference of one point, no scatter of images."""
+    rng = np.random.default_rng(0)
+    n = statistics.seeds_for_mean([0.0, 0.01, 0.02], 0.0)  # mean and deviation one point
+    assert n == 10  # Student's: a gap of one deviation needs ten for 80 % power
+    draws = rng.normal(0.01, 0.01, (4000, int(n)))
+    decided = [statistics.mean_interval(row).low > 0 for row in draws]
+    assert np.mean(decided) == pytest.approx(0.8, abs=0.04)
+
+
+def test_seeds_cannot_decide_what_the_images_leave_open():
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((3, 1000)) < 0.7 for _ in range(2))
+    gap = abs(float(a.mean() - b.mean()))
+    assert statistics.seeds_to_decide(a, b, threshold=a.mean() - b.mean()) == np.inf
+    assert statistics.seeds_to_decide(a, b, threshold=gap + 0.5) == 2
+
+
 def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]

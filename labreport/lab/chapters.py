@@ -195,6 +195,8 @@ def upscaled(lab: Lab) -> None:
     both = {name: RECIPES[name] for name in ("resnet18", "resnet18_pretrained")}
     plain = lab.records(both) if own else lab.reference(both)
     where, caveat = ("", None) if own else (" in the reference run", caveat_of(larger))
+    caption = "The linear heads on frozen features: the recipe at 32 pixels, and where each setting is from"
+    lab.table(tables.recipe_table(UPSCALED["frozen_32"]), "frozen-recipe", caption, caveat)
     frozen = {name: records for name, records in larger.items() if name.startswith("frozen_")}
     trained = {name: records for name, records in (plain | larger).items() if name.startswith("resnet18_pretrained")}
     caption = f"ResNet-18{where}: the images enlarged before the network sees them; frozen, or trained as a whole"

@@ -31,9 +31,11 @@ from labreport.images import augment, cifar10
 from labreport.images.photos import to_images
 from labreport.images.splits import Data, Images
 from labreport.networks import models
-from labreport.records.record import RunRecord, Score
+from labreport.networks.pretrained import start_from_imagenet
+from labreport.records.record import RunRecord, Score, weights_digest
 from labreport.records.store import Store
 from labreport.training.evaluate import predict, score
+from labreport.training.features import behead
 from labreport.training.run import DeviceSplit, Run
 
 if TYPE_CHECKING:
@@ -269,11 +271,27 @@ def _of_record(record: RunRecord) -> Network:
             f"{path}: not the weights of the network {record.recipe['model']!r} ({str(error).splitlines()[0]}); "
             f"restore the file, or move {record.stem}.json away to train it again"
         ) from error
-    source = _features_of(record)
-    recipe, model = _on_images(Recipe(**record.recipe), model, _of_record(source) if source else None)
+    recipe = Recipe(**record.recipe)
+    if recipe.features_from and recipe.pretrained:
+        model = nn.Sequential(OrderedDict(features=_with_imagenet_weights(record), head=model)).eval()
+    else:
+        source = _features_of(record)
+        recipe, model = _on_images(recipe, model, _of_record(source) if source else None)
     return Network(
         record.name, record.title, recipe, record.data.classes, model, record.stem, record.test_score.accuracy
     )
+
+
+def _with_imagenet_weights(record: RunRecord) -> nn.Module:
+    """The network on whose features, with ImageNet weights, the record's head was trained."""
+    body = models.build(record.recipe["features_from"])
+    name = start_from_imagenet(body)
+    if weights_digest(name) != weights_digest(record.weights):
+        raise WeightsError(
+            f"{record.stem}: stands on {record.weights}, and here are {name}; name the file with LABREPORT_WEIGHTS"
+        )
+    behead(body)
+    return body.requires_grad_(False)
 
 
 def _features_of(record: RunRecord) -> RunRecord | None:

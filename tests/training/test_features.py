@@ -13,7 +13,7 @@ from labreport.images import augment
 from labreport.images import cifar10 as data
 from labreport.networks import costs, models
 from labreport.networks.pretrained import WeightsUnavailable
-from labreport.training import features
+from labreport.training import features, trained
 from labreport.training.identity import code_of
 from labreport.training.run import TrainingError
 from labreport.training.train import train
@@ -73,6 +73,16 @@ def test_all_seeds_share_the_features_and_a_record_carries_their_costs(images, w
     kept["val-00000.safetensors"].write_bytes(kept["val-00000.safetensors"].read_bytes()[:1000])
     with pytest.raises(TrainingError, match=r"val-00000\.safetensors: damaged; delete it"):
         train(recipe, images, 2, profile="smoke", device="cpu")
+
+
+def test_a_trained_head_answers_for_images_with_the_weights_that_it_stands_on(images, weights, tmp_path):
+    record = train(dataclasses.replace(EXACT, name="frozen_64"), images, 0, profile="smoke", device="cpu")
+    said = trained.load("frozen_64", images, "smoke").predict(images.test.images).probabilities
+    torch.testing.assert_close(torch.tensor(said).log(), torch.tensor(record.predictions.log_probabilities).float(),
+                               rtol=0, atol=0.01)  # fmt: skip
+    save_file(models.resnet18(1000).state_dict(), tmp_path / "mine.safetensors")
+    with pytest.raises(trained.WeightsError, match="LABREPORT_WEIGHTS"):
+        trained.load("frozen_64", images, "smoke")
 
 
 def test_other_weights_give_another_run_and_other_features(images, weights, tmp_path):

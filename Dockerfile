@@ -14,7 +14,7 @@ ARG TORCH=cpu
 ENV TORCH=$TORCH NVIDIA_DRIVER_CAPABILITIES=compute,utility HOME=/tmp PYTHONDONTWRITEBYTECODE=1
 
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install --yes --no-install-recommends git make && rm -rf /var/lib/apt/lists/* \
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ git make && rm -rf /var/lib/apt/lists/* \
     && git config --system --add safe.directory /labreport
 
 WORKDIR /labreport

@@ -112,8 +112,9 @@ class AppendixLoop:
         while True:
             yield from self.loader
 
-    def run(self, images: int) -> None:
-        """Train on the next `images` images, in whole batches."""
+    def run(self, images: int, threads: int | None = None) -> None:
+        """Train on the next `images` images, in whole batches, with `threads` threads or torch's own number."""
+        torch.set_num_threads(threads or torch.get_num_threads())
         self.model.train()
         seen, train_loss = 0, 0.0
         while seen < images:

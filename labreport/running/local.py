@@ -1,7 +1,7 @@
 """Trainings on this machine, several at once: a process each, with one CPU thread where the batches are tiny.
 
-At batch 10 a second thread gains a quarter at most, but a second process nearly doubles the images a second:
-`python -m labreport bench --rows 'seeds-*'` measures it.
+At batch 10 a second thread gains a quarter at most, and nothing for compiled steps, but a second process nearly doubles
+the images a second: `python -m labreport bench --rows 'seeds-*'` measures it.
 """
 
 from __future__ import annotations

@@ -193,6 +193,7 @@ def test_report_row_says_when_there_are_no_records(tmp_path, monkeypatch):
     assert measured.values == () and measured.detail == "no records in figures/paper/records"
 
 
-def test_two_processes_train_side_by_side(tmp_path):
-    measured = bench.seeds_row("baseline", 1.6, tiny(tmp_path))
+def test_seeds_train_side_by_side(tmp_path):
+    measured = bench.seeds_row("baseline", 2, 3.0, tiny(tmp_path))
     assert len(measured.values) == 1 and measured.values[0] > 0
+    assert measured.detail.startswith("2 seeds at once")

@@ -13,6 +13,10 @@ for name in ("LABREPORT_DATA", "LABREPORT_WEIGHTS"):
 _home = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--campaign", action="store_true", help="tests/faults: many faults of each kind, not a few")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """One folder a process, since two notebooks at once must not train into the same one."""
     config.stash[_home] = tempfile.TemporaryDirectory(prefix="labreport-tests-")

@@ -12,14 +12,18 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from labreport import paths
 from labreport.document.errors import ReportError
 from labreport.document.execute import check_parameters, execute_all
 from labreport.document.typeset import Report, typeset
+from labreport.files import writing
 from labreport.lab.session import Lab
 
 UNGUARDED = (
@@ -56,6 +60,28 @@ def build_report(
         from labreport.networks import pretrained  # imports torch
 
         pretrained.check_named()  # before hours of other trainings
+    with alone(paths.build(lab.profile)):
+        return _build(notebooks, lab)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold `folder`, in which a report is built, once no other process does."""
+    lock = FileLock(folder / "report.lock")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another report is being built in {folder}; waiting for it", file=sys.stderr, flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _build(notebooks: Sequence[Path], lab: Lab) -> Report:
     for sentence in lab.store.scan().left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import functools
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -62,10 +64,14 @@ def train(
     store = Store(paths.records(profile), {data.info.fingerprint: data.test.labels.numpy()})
     key = run_key(recipe.settings(), network, weights, data.info.fingerprint, seed)
     stem = paths.runs(profile) / f"{recipe.name}-seed{seed}-{key}"
+    look_up = functools.partial(find, store, recipe, seed, data.info, network, weights)
+    if stored := look_up():
+        return stored
     with owned(stem, f"{recipe.name}, seed {seed}") as progress:
-        stored = find(store, recipe, seed, data.info, network, weights)
+        stored = look_up()  # whoever had the run until now may have finished it
         if stored is None:
             tell_of_other_networks(store, recipe, seed, data.info)
+            tell_of_other_checkpoints(stem, f"{recipe.name}, seed {seed}")
             with memory_told(device, recipe.batch_size):
                 stored = _train(recipe, data, seed, profile, device, stem, on_epoch or (lambda _: None), progress)
             store.save(stored)
@@ -102,6 +108,18 @@ def tell_of_other_networks(store: Store, recipe: Recipe, seed: int, data: DataIn
         print(
             f"{recipe.name}, seed {seed}: trained again, since its network or its first weights are other ones than in "
             f"the run of {record.finished[:10]}; that record stays ({record.stem})",
+            file=sys.stderr,
+        )
+
+
+def tell_of_other_checkpoints(stem: Path, label: str) -> None:
+    """Say that a run begins at its start although there are checkpoints of runs of its name and seed."""
+    if stem.with_suffix(".checkpoint").exists():
+        return
+    for path in stem.parent.glob(f"{stem.name.rpartition('-')[0]}-*.checkpoint"):
+        print(
+            f"{label}: starts at the beginning, since {path} is of another network, other settings or other data; "
+            "that one stays",
             file=sys.stderr,
         )
 
@@ -226,13 +244,15 @@ def extract_features(recipe: Recipe, data: Data, seed: int, profile: str, device
     source = for_profile(RECIPES[recipe.features_from], profile)
     record = train(source, data, seed, profile=profile, device=device)
     weights = paths.runs(profile) / f"{record.stem}.safetensors"
-    if not weights.exists():
-        raise TrainingError(
-            f"{recipe.name} needs the weights of {record.stem}, and {weights} is missing; restore that file, or move "
-            f"{paths.records(profile) / record.stem}.json away to train that network again"
-        )
     run = Run.start(source, seed, DeviceSplit.of(data.train, device), len(data.info.classes), device)
-    run.model.load_state_dict(load_file(weights))
+    try:
+        run.model.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        said = str(error).splitlines()[0]
+        raise TrainingError(
+            f"{recipe.name} needs the weights of {record.stem}, and {weights} is missing or damaged ({said}); restore "
+            f"that file, or move {paths.records(profile) / record.stem}.json away to train that network again"
+        ) from error
     run.model.classifier = nn.Identity()
     features = {
         name: Images(predict(run, DeviceSplit.of(split, device)).clone(), split.labels)

@@ -2,6 +2,7 @@
 # make test     all tests, every notebook included
 # make lab      JupyterLab in notebooks/
 # make lint     ruff, mypy, and notebooks without outputs
+# make faults   the long campaign of kills, full disks and damage; its last line counts what was lost
 # make clean    what smoke and quick runs left; not .venv, data/ or anything of the profile paper
 # make constraints   brings constraints.txt up to date after a change of requirements.txt
 #
@@ -32,7 +33,7 @@ ANEW := --clear
 .PHONY: $(READY)
 endif
 
-.PHONY: report test lab lint clean constraints
+.PHONY: report test lab lint faults clean constraints
 .DEFAULT_GOAL := report
 
 # Make hands SIGTERM on; however else it ends, the report ends with it.
@@ -46,6 +47,10 @@ test: $(READY)
 	env -u LABREPORT_DATA -u LABREPORT_WEIGHTS LABREPORT_HOME="$$home" LABREPORT_PROFILE=smoke LABREPORT_OFFLINE=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -n 2 --maxschedchunk=1 \
 		--nbmake --nbmake-kernel=python3 --nbmake-timeout=300 notebooks tests
+
+faults: $(READY)
+	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
+	LABREPORT_HOME="$$home" $(BIN)/python -m pytest -n 2 -q --campaign tests/faults
 
 lab: $(READY)
 	@$(if $(DATA),LABREPORT_DATA="$(abspath $(DATA))") LABREPORT_PROFILE="$(PROFILE)" PYTHONPATH="$(CURDIR)" $(BIN)/jupyter lab notebooks

@@ -90,8 +90,6 @@ def test_interrupted_by_the_keyboard(tmp_path, fault):
     fault("SIGINT")
     os.kill(process.pid, signal.SIGINT)
     assert ended(process) == 130
-    assert (
-        said(home).read_text().endswith("labreport: interrupted; the same command goes on from the last checkpoint\n")
-    )
+    assert "the same command goes on from" in said(home).read_text().splitlines()[-1]
     assert ended(start(home, command, *words)) == 0
     assert len(list(home.glob("figures/smoke/records/*.json"))) == 3

@@ -1,4 +1,5 @@
 # make report   the whole report: data, trainings, six notebooks, PDF      PROFILE=smoke|quick|paper DATA= DEVICE= SEED=
+#               FORMATS=pdf,html,docx,tex: the PDF and the web page (default), a Word file, a TeX source in two columns
 # make test     all tests, every notebook included
 # make lab      JupyterLab in notebooks/
 # make lint     ruff, mypy, and notebooks without outputs
@@ -14,6 +15,7 @@ PYTHON ?= python3
 PROFILE ?= quick
 DATA ?=
 DEVICE ?=
+FORMATS ?=
 SEED ?= 0
 
 BIN := .venv/bin
@@ -39,7 +41,8 @@ endif
 # Make hands SIGTERM on; however else it ends, the report ends with it.
 report: $(READY)
 	@LABREPORT_PARENT=$$PPID exec $(BIN)/python -m labreport report --profile "$(PROFILE)" --seed "$(SEED)" \
-		$(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)")
+		$(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
+		$(if $(FORMATS),--formats "$(FORMATS)")
 
 # The tests neither need CIFAR-10 nor touch figures/: they work in a folder of their own, on the stand-in.
 test: $(READY)

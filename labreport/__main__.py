@@ -80,9 +80,13 @@ def complain(sentence: str, status: int) -> int:
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
+FORMAT_WORDS = {"pdf": "PDF", "html": "web page", "docx": "Word", "tex": "TeX"}
+
+
 def report(arguments: argparse.Namespace) -> int:
     from labreport.running.signals import ends_when_asked
 
+    formats = [name.strip() for name in arguments.formats.split(",") if name.strip()]
     with ends_when_asked():
         from labreport.document.report import build_report
         from labreport.lab.session import Lab
@@ -91,10 +95,12 @@ def report(arguments: argparse.Namespace) -> int:
             lab = Lab.open(arguments.profile, arguments.seed, arguments.data, arguments.device)
             if not lab.reports_only:
                 train_many(lab, None, lab.seeds, on=arguments.on)
-        built = build_report(arguments.profile, arguments.data, arguments.device, arguments.seed)
+        built = build_report(arguments.profile, arguments.data, arguments.device, arguments.seed, formats=formats)
     if built.table.exists():
         print(f"\n{built.table.read_text()}")
-    print(f"PDF      {built.pdf}\nweb page {built.html}\nfigures, tables, records in {built.figures}")
+    for name, path in built.documents.items():
+        print(f"{FORMAT_WORDS[name]:<9}{path}")
+    print(f"figures, tables, records in {built.figures}")
     return 0
 
 
@@ -331,6 +337,8 @@ def parser() -> argparse.ArgumentParser:
     added = command(
         report, "run the notebooks and typeset the report, as PDF and web page", REPORT_EXAMPLES, *everything
     )
+    formats = ",".join(FORMAT_WORDS)
+    added.add_argument("--formats", default="pdf,html", metavar="LIST", help=f"of {formats} (default: pdf,html)")
     added.add_argument("--seed", type=int, metavar="N", help="first seed of every training (default: 0)")
     added.add_argument("--on", choices=["ray"], help="train what is missing on a Ray cluster first ($RAY_ADDRESS)")
 
@@ -378,6 +386,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 REPORT_EXAMPLES = """  python -m labreport report
+  python -m labreport report --formats pdf,html,docx,tex
   python -m labreport report --profile paper --data ~/cifar --device cuda"""
 TRAIN_EXAMPLES = """  python -m labreport train baseline
   python -m labreport train fine_tuned --profile paper --data ~/cifar --seeds 0 1 2 --jobs 2

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from labreport import paths
-from labreport.document.execute import PARAMETERS, check_parameters
+from labreport.document.execute import PARAMETERS, parameters_of
 
 NAMES = (
     "01_convolution_and_cross_entropy",
@@ -50,7 +50,7 @@ def test_stripped_of_outputs(notebook):
 
 
 def test_parameters_cell(path, notebook):
-    check_parameters(path)
+    assert parameters_of(path) == PARAMETERS
     (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     values = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
     assert values == dict(zip(PARAMETERS, (None, 0, None, None), strict=True))

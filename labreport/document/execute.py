@@ -30,10 +30,13 @@ from labreport.running.signals import end_children, end_with
 START_TIMEOUT = 60  # seconds until a kernel must have answered
 
 
-def check_parameters(notebook: Path) -> None:
-    """Raise ReportError unless the cell tagged `parameters` sets exactly profile, seed, data_dir and device.
+def parameters_of(notebook: Path) -> tuple[str, ...]:
+    """Which of profile, seed, data_dir and device the cell tagged `parameters` sets; it may set others, too.
 
-    Papermill only logs a parameter that a notebook does not have, and the notebook would run with its default.
+    Papermill only logs a parameter that a notebook does not have, so no other is passed.
+
+    Raises:
+        ReportError: this is no notebook, or that cell is not Python.
     """
     try:
         cells = nbformat.read(notebook, as_version=4).cells
@@ -46,21 +49,19 @@ def check_parameters(notebook: Path) -> None:
         raise ReportError(
             f"{notebook}: the cell tagged 'parameters' is not Python (line {error.lineno}: {error.msg})"
         ) from error
-    if odd := names ^ set(PARAMETERS):
-        raise ReportError(
-            f"{notebook}: the cell tagged 'parameters' must set {', '.join(PARAMETERS)} and nothing else; "
-            f"missing or unknown: {', '.join(sorted(odd))}"
-        )
+    return tuple(name for name in PARAMETERS if name in names)
 
 
 @contextmanager
-def headless() -> Iterator[None]:
+def headless(lab: Lab) -> Iterator[None]:
     """Set what the kernels started meanwhile see: that nobody looks on (no live curves, no sliders), and this code.
 
-    Another copy of the package may be installed where they look first.
+    Another copy of the package may be installed where they look first. Profile and data are told, too, since a chapter
+    of one's own need not have parameters.
     """
     path = os.pathsep.join(filter(None, (str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH"))))
-    wanted = {"LABREPORT_HEADLESS": "1", "PYTHONPATH": path}
+    wanted = {"LABREPORT_HEADLESS": "1", "PYTHONPATH": path, "LABREPORT_PROFILE": lab.profile}
+    wanted |= {"LABREPORT_DATA": str(lab.data_dir)} if lab.data_dir else {}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
@@ -127,12 +128,14 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
         output.parent.mkdir(parents=True, exist_ok=True)
     logging.getLogger("papermill").setLevel(logging.ERROR)  # else it says that black, a formatter, is not installed
     data_dir = str(lab.data_dir) if lab.data_dir else None
+    values = dict(zip(PARAMETERS, (lab.profile, lab.seed, data_dir, lab.device), strict=True))
+    names = parameters_of(notebook)
     try:
-        with headless(), writing(output), kernel_started(output):
+        with headless(lab), writing(output), kernel_started(output):
             return papermill.execute_notebook(
                 notebook,
                 output,
-                dict(zip(PARAMETERS, (lab.profile, lab.seed, data_dir, lab.device), strict=True)),
+                {name: values[name] for name in names},
                 kernel_name="python3",
                 language="python",
                 cwd=notebook.parent,
@@ -144,7 +147,7 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
             )
     except papermill.PapermillExecutionError as error:
         # With the cell that papermill inserts for the parameters, its index from 0 is the notebook's own count from 1.
-        cell = f"cell {error.cell_index} ({error.source.strip().splitlines()[0]})"
+        cell = f"cell {error.cell_index + (not names)} ({error.source.strip().splitlines()[0]})"
         said = " ".join(f"{error.ename}: {error.evalue}".split())
         raise ReportError(f"{notebook.name} stopped in {cell} with {said} (see {output})") from error
     except DeadKernelError as error:

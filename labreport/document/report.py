@@ -1,7 +1,7 @@
 """The whole report: notebooks run in order, and what they show typeset, without TeX or a browser.
 
-    notebooks ──papermill──▶ build/<profile>/*.ipynb ──nbconvert──▶ one HTML source ──pandoc──▶ report.html
-                                                                                  └─pandoc, typst──▶ report.pdf
+    notebooks ──papermill──▶ build/<profile>/*.ipynb ──nbconvert──▶ one HTML source ──pandoc, typst──▶ report.pdf
+                                                                        └─pandoc──▶ report.html, report.docx, tex/
 
 Nothing here knows what the notebooks compute. The title page tells which data and records the session used, and the
 summary after the contents is made from these records.
@@ -10,6 +10,7 @@ summary after the contents is made from these records.
 from __future__ import annotations
 
 import multiprocessing
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,9 @@ from filelock import FileLock, Timeout
 
 from labreport import paths
 from labreport.document.errors import ReportError
-from labreport.document.execute import check_parameters, execute_all
-from labreport.document.typeset import Report, typeset
+from labreport.document.execute import execute_all, parameters_of
+from labreport.document.formats import check_formats
+from labreport.document.typeset import Chapter, Report, typeset
 from labreport.files import writing
 from labreport.lab.session import Lab
 
@@ -39,29 +41,31 @@ def build_report(
     seed: int | None = None,
     *,
     notebooks: Sequence[Path | str] | None = None,
+    formats: Sequence[str] = ("pdf", "html"),
 ) -> Report:
-    """Execute the notebooks for one session, as `Lab.open` understands it, then write `report.html` and `report.pdf`.
+    """Execute the notebooks for one session, as `Lab.open` understands it, then write the report in these formats.
 
-    By default the notebooks are the repository's, in the order of their names.
+    By default the notebooks are those of `chapters_in`; formats are pdf, html, docx and tex.
 
     Raises:
         ValueError: a parameter has a value that cannot be used, or the weights that are named cannot.
-        ReportError: a notebook has other parameters or stopped, or what it shows cannot be typeset.
+        ReportError: a notebook cannot be read or stopped, or what it shows cannot be typeset.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(UNGUARDED)  # of a worker, which imports its caller's script
+    check_formats(formats)
     lab = Lab.open(profile, seed, data_dir, device)
-    notebooks = sorted(paths.notebooks().glob("[0-9]*.ipynb")) if notebooks is None else list(map(Path, notebooks))
+    notebooks = chapters_in(paths.notebooks()) if notebooks is None else list(map(Path, notebooks))
     if not notebooks:
         raise ReportError(f"{paths.notebooks()}: no notebooks here; run this in a complete checkout of the repository")
     for notebook in notebooks:
-        check_parameters(notebook)
+        parameters_of(notebook)  # before anything runs
     if not lab.reports_only:
         from labreport.networks import pretrained  # imports torch
 
         pretrained.check_named()  # before hours of other trainings
     with alone(paths.build(lab.profile)):
-        return _build(notebooks, lab)
+        return _build(notebooks, lab, formats)
 
 
 @contextmanager
@@ -81,7 +85,7 @@ def alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _build(notebooks: Sequence[Path], lab: Lab) -> Report:
+def _build(notebooks: Sequence[Path], lab: Lab, formats: Sequence[str]) -> Report:
     for sentence in lab.store.scan().left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     try:
@@ -89,6 +93,13 @@ def _build(notebooks: Sequence[Path], lab: Lab) -> Report:
     except BrokenProcessPool as error:
         raise ReportError(f"a process that ran a notebook ended for want of memory, or: {UNGUARDED}") from error
     began = time.perf_counter()
-    report = typeset(executed, lab)
+    chapters = [Chapter(path.stem, ran, path.parent) for path, ran in zip(notebooks, executed, strict=True)]
+    report = typeset(chapters, lab, formats)
     print(f"typeset … {time.perf_counter() - began:.0f} s", flush=True)
     return report
+
+
+def chapters_in(folder: Path) -> list[Path]:
+    """The notebooks `NN_….ipynb` of a folder by their names, without JupyterLab's copies."""
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    return [path for path in found if not re.search(r"-Copy\d+$", path.stem)]

@@ -1,85 +1,226 @@
-"""Executed notebooks as one web page and one PDF, by pandoc and typst."""
+"""Executed notebooks as one document in every format that is asked for."""
 
 from __future__ import annotations
 
 import base64
-import datetime
 import hashlib
 import html
 import json
+import logging
 import re
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-import pypandoc
-import typst
 from nbconvert import HTMLExporter
 
 from labreport import paths
 from labreport.document.cover import measured, records_appendix, summary, title_page
-from labreport.document.errors import ReportError
-from labreport.files import write_atomically, writing
+from labreport.document.formats import FORMATS, TEMPLATES, FormulaError, LetterError, Source
+from labreport.files import write_atomically
 from labreport.lab.session import Lab
 
-TEMPLATES = Path(__file__).resolve().parent / "templates"
 MODELS = Path(__file__).resolve().parent.parent / "networks" / "models.py"
+ATTEMPTS = 20  # at one document; each names what stopped it
+SHOWN = "show-code"  # the tag of a cell whose code the document shows
 
 
 @dataclass(frozen=True)
 class Report:
-    """Where a finished report lies. `table` is the comparison table in Markdown, which the last notebook writes."""
+    """Where a finished report lies, by format. `table` is the comparison table that the last notebook writes."""
 
-    pdf: Path
-    html: Path
+    documents: dict[str, Path]
     figures: Path
     table: Path
 
+    @property
+    def pdf(self) -> Path:
+        return self.documents["pdf"]
 
-def typeset(notebooks: Sequence[nbformat.NotebookNode], lab: Lab) -> Report:
-    """Write `report.html` and `report.pdf` from executed notebooks."""
+    @property
+    def html(self) -> Path:
+        return self.documents["html"]
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """An executed notebook under its file's name without `.ipynb`."""
+
+    name: str
+    notebook: nbformat.NotebookNode
+    folder: Path | None = None  # where pictures that its text names are looked for
+
+
+def typeset(chapters: Sequence[Chapter], lab: Lab, formats: Sequence[str] = ("pdf", "html")) -> Report:
+    """Write the report in these formats. A formula that cannot be set is named on stderr and stands there as TeX."""
     build, figures = paths.build(lab.profile), paths.figures(lab.profile)
     systems = lab.records()
     records = [record for runs in systems.values() for record in runs]
     references = (TEMPLATES / "references.html").read_text()
     appendices = [records_appendix(records), models_appendix()]
-    chapters = [summary(lab, systems), *map(chapter, notebooks), references, *appendices]
-    with writing(build):
-        source = images_apart("\n".join(chapters), build)
-    cover = title_page(lab, systems)
+    parts = [summary(lab, systems), *map(chapter_html, chapters), references, *appendices]
+    source = Source(images_apart("\n".join(parts), build), build, measured(records))
+    cover = title_page(lab, systems) | {"lang": "en", "made": origins(chapters)}
     write_atomically(build / "cover.json", json.dumps(cover, ensure_ascii=False, indent=1).encode())
 
-    report = Report(build / "report.pdf", build / "report.html", figures, figures / "table1.md")
-    page, document = web_page(source, build), pdf(source, build, measured(records))
-    write_atomically(report.html, page)
-    write_atomically(report.pdf, document)
-    write_atomically(figures / "report.pdf", document)
-    return report
+    documents = {name: set_what_can_be(FORMATS[name], source, chapters) for name in formats}
+    if "pdf" in documents:
+        write_atomically(figures / "report.pdf", documents["pdf"].read_bytes())
+    return Report(documents, figures, figures / "table1.md")
 
 
-def chapter(notebook: nbformat.NotebookNode) -> str:
-    """One executed notebook as HTML: its text and outputs, without code, messages and widgets."""
-    notebook = nbformat.from_dict(notebook)
+def set_what_can_be(write: Callable[[Source], Path], source: Source, chapters: Sequence[Chapter]) -> Path:
+    """One document. What stops it is named on stderr, made harmless, and the rest is set."""
+    for _ in range(ATTEMPTS):
+        try:
+            return write(source)
+        except FormulaError as error:
+            source = without_formulas(source, error.formulas, chapters)
+        except LetterError as error:
+            source = without_letters(source, error.letters, chapters)
+    return write(source)
+
+
+def chapter_html(chapter: Chapter) -> str:
+    """One executed notebook as HTML: its text and outputs, and the code of cells tagged `show-code`."""
+    notebook = nbformat.from_dict(chapter.notebook)
+    written = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    for cell, text in zip(written, displayed([cell.source for cell in written]), strict=True):
+        cell.source = text
+    cells = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if belongs_on_paper(output)]
+            if SHOWN in cell.metadata.get("tags", ()):
+                cells.append(nbformat.v4.new_markdown_cell(f"```python\n{cell.source}\n```"))
+        cells.append(cell)
+    notebook.cells = cells
     exporter = HTMLExporter(
         template_name="basic",
         exclude_input=True,
         exclude_input_prompt=True,
         exclude_output_prompt=True,
         exclude_anchor_links=True,
+        embed_images=True,
     )
-    body, _ = exporter.from_notebook_node(notebook)
-    return body
+    exporter.log.setLevel(logging.CRITICAL)  # it would complain of pictures without a description
+    body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(chapter.folder or "")}})
+    return pictures_or_names(body, chapter)
 
 
 def belongs_on_paper(output: nbformat.NotebookNode) -> bool:
     """False for streams, which hold bars and messages to whoever runs this, and for widgets, which need a kernel."""
     widget = "application/vnd.jupyter.widget-view+json" in output.get("data", ())
     return not widget and output.output_type != "stream"
+
+
+# --- where things are from --------------------------------------------------------------------------------------------
+
+
+def own_cells(chapter: Chapter) -> list[tuple[int, nbformat.NotebookNode]]:
+    """The notebook's cells with their numbers from 1, without the one that papermill inserts."""
+    cells = [c for c in chapter.notebook.cells if "injected-parameters" not in c.metadata.get("tags", ())]
+    return list(enumerate(cells, start=1))
+
+
+def origins(chapters: Sequence[Chapter]) -> dict[str, dict[str, str]]:
+    """`fig:…` or `tbl:…` → its file, and the notebook and cell that made it."""
+    found = {}
+    for chapter in chapters:
+        for number, cell in own_cells(chapter):
+            for kind, name in re.findall(r'id="(fig|tbl):([\w-]+)"', shown_html(cell)):
+                file = f"{name}.{'svg' if kind == 'fig' else 'csv'}"
+                place = {"notebook": chapter.name, "cell": str(number), "id": cell.get("id", "")}
+                found[f"{kind}:{name}"] = {"file": f"`{file}`"} | {key: f"`{text}`" for key, text in place.items()}
+    return found
+
+
+def shown_html(cell: nbformat.NotebookNode) -> str:
+    return "".join("".join(output.get("data", {}).get("text/html", "")) for output in cell.get("outputs", ()))
+
+
+def leave_out(chapter: str, cell: int, what: str) -> None:
+    """Say what a document lacks, and in which cell it stands."""
+    print(f"cannot be set: {chapter}.ipynb, cell {cell}: {what}", file=sys.stderr, flush=True)
+
+
+def without_formulas(source: Source, formulas: Sequence[str], chapters: Sequence[Chapter]) -> Source:
+    """The source with these formulas as code; each is named with its notebook and cell."""
+    text = source.html
+    for formula in dict.fromkeys(formulas):
+        tex = r"\s*".join(map(re.escape, re.sub(r"\s", "", formula)))
+        escaped = r"\s*".join(map(re.escape, re.sub(r"\s", "", html.escape(formula, quote=False))))
+        code = f"<code>{html.escape(formula)}</code>"
+        text = re.sub(rf"(\$\$?)\s*(?:{escaped}|{tex})\s*\1", lambda _, code=code: code, text)
+        for chapter in chapters:
+            for number, cell in own_cells(chapter):
+                if re.search(tex, f"{cell.source}{cell.get('outputs', '')}"):
+                    leave_out(chapter.name, number, f"the formula {' '.join(formula.split())}")
+    return Source(text, source.build, source.date)
+
+
+def without_letters(source: Source, letters: str, chapters: Sequence[Chapter]) -> Source:
+    """The source with a box for each of these letters, which no font here has; the cells that hold them are named."""
+    for chapter in chapters:
+        for number, cell in own_cells(chapter):
+            if found := "".join(dict.fromkeys(c for c in f"{cell.source}{shown_html(cell)}" if c in letters)):
+                leave_out(
+                    chapter.name, number, f"{found}, since no font here has it; install one (Noto CJK, Noto Emoji)"
+                )
+    return Source(re.sub(f"[{re.escape(letters)}]", "□", source.html), source.build, source.date)
+
+
+# --- what Markdown of notebooks holds and pandoc does not know --------------------------------------------------------
+
+ENVIRONMENT = re.compile(r"(?<!\$)\\begin\{(align|equation|gather|eqnarray)(\*?)\}(.*?)\\end\{\1\2\}", re.DOTALL)
+COLOUR = re.compile(r"\\(?:text)?color\s*\{[^{}]*\}")
+
+
+def displayed(sources: Sequence[str]) -> list[str]:
+    """The Markdown cells with environments as display math, numbered where they say so, and with links to equations."""
+    tags: dict[str, str] = {}
+
+    def environment(match: re.Match) -> str:
+        body = match[3]
+        return f"$${body}$$" if match[1] == "equation" else f"$$\\begin{{aligned}}{body}\\end{{aligned}}$$"
+
+    def numbered(match: re.Match) -> str:
+        body, anchors = match[1], ""
+        for label in re.findall(r"\\label\{([^{}]*)\}", body):
+            own = re.search(r"\\tag\*?\{([^{}]*)\}", body)
+            tags[label] = own[1] if own else str(len(tags) + 1)
+            body = re.sub(r"\\label\{[^{}]*\}", "" if own else rf"\\tag{{{tags[label]}}}", body, count=1)
+            anchors += f'<a id="eq-{label.replace(":", "-")}"></a>'
+        return anchors + "$$" + re.sub(r"\\tag\*?\{([^{}]*)\}", r"\\qquad\\text{(\1)}", body) + "$$"
+
+    def reference(match: re.Match) -> str:
+        label = match[1]
+        if label not in tags:
+            return f"({label})"
+        return f"[({tags[label]})](#eq-{label.replace(':', '-')})"
+
+    texts = []
+    for source in sources:
+        text = ENVIRONMENT.sub(environment, COLOUR.sub("", source))
+        texts.append(re.sub(r"\$\$(.*?)\$\$", numbered, text, flags=re.DOTALL))
+    return [re.sub(r"\$?\\(?:eq)?ref\{([^{}]*)\}\$?", reference, text) for text in texts]
+
+
+def pictures_or_names(body: str, chapter: Chapter) -> str:
+    """Pictures that were not found replaced by their names, each told with its cell."""
+
+    def named(match: re.Match) -> str:
+        source = html.unescape(match["source"])
+        cells = [number for number, cell in own_cells(chapter) if source in cell.source]
+        leave_out(chapter.name, cells[0] if cells else 0, f"the picture {source}, which is not there")
+        return f"<em>[{html.escape(source)}]</em>"
+
+    body = re.sub(r'<img\b[^>]*?src="(?!data:)(?P<source>[^"]*)"[^>]*>', named, body)
+    undescribed = f' alt="a picture of the notebook {chapter.name}, which has no description"'
+    return re.sub(r' alt="(No description has been provided for this image)?"', undescribed, body)
 
 
 def images_apart(source: str, build: Path) -> str:
@@ -92,22 +233,13 @@ def images_apart(source: str, build: Path) -> str:
 
     def write(match: re.Match) -> str:
         content = base64.b64decode(match["data"])
-        name = f"images/{hashlib.sha256(content).hexdigest()[:16]}.{match['kind']}"
+        stem = "-".join(filter(None, (match["name"], hashlib.sha256(content).hexdigest()[:8])))
+        name = f"images/{stem}.{match['kind']}"
         (build / name).write_bytes(content)
-        return f'src="{name}"'
+        return f'{match["before"] or ""}src="{name}"'
 
-    return re.sub(r'src="data:image/(?P<kind>\w+)(\+xml)?;base64,(?P<data>[^"]+)"', write, source)
-
-
-def images_inside(page: str, build: Path) -> str:
-    """The inverse of `images_apart`."""
-
-    def read(match: re.Match) -> str:
-        content = (build / match["name"]).read_bytes()
-        kind = match["kind"].replace("svg", "svg+xml")
-        return f'src="data:image/{kind};base64,{base64.b64encode(content).decode()}"'
-
-    return re.sub(r'src="(?P<name>images/\w+\.(?P<kind>\w+))"', read, page)
+    before = r'(?P<before><figure id="fig:(?P<name>[\w-]+)"><img )?'
+    return re.sub(before + r'src="data:image/(?P<kind>\w+)(\+xml)?;base64,(?P<data>[^"]+)"', write, source)
 
 
 def models_appendix() -> str:
@@ -117,38 +249,3 @@ def models_appendix() -> str:
         "<p>The file <code>labreport/networks/models.py</code>, as it was when this report was built.</p>\n"
         f'<pre class="python"><code>{html.escape(MODELS.read_text())}</code></pre>'
     )
-
-
-def web_page(source: str, build: Path) -> bytes:
-    """The report as one HTML file that needs no network: images inside, math as MathML."""
-    options = ["--mathml", "--section-divs", "--number-sections", "--toc", "--toc-depth=2"]
-    return images_inside(pandoc(source, "html5", "report.html", options, build), build).encode()
-
-
-def pdf(source: str, build: Path, date: datetime.datetime) -> bytes:
-    """The report as a PDF. `report.typ` and its images stay in `build`, for a look when something is not right."""
-    main = build / "report.typ"
-    write_atomically(main, pandoc(source, "typst", "report.typ", ["--syntax-highlighting=idiomatic"], build).encode())
-    try:
-        return typst.compile(main, root=build, ignore_system_fonts=True, timestamp=date)
-    except typst.TypstError as error:
-        raise ReportError(f"{main}: typst stopped with: {error.message} {' '.join(error.hints)}".rstrip()) from error
-
-
-def pandoc(source: str, to: str, template: str, options: Sequence[str], build: Path) -> str:
-    """Convert the notebooks' HTML. What pandoc cannot convert, a formula say, is an error and not a gap on the page."""
-    reader = "html+tex_math_dollars+auto_identifiers+smart-native_divs-native_spans"
-    arguments = [
-        "--standalone",
-        "--fail-if-warnings",
-        "--wrap=none",
-        "--metadata-file=cover.json",
-        f"--lua-filter={TEMPLATES / 'report.lua'}",
-        f"--template={TEMPLATES / template}",
-        *options,
-    ]
-    try:
-        return pypandoc.convert_text(source, to, reader, extra_args=arguments, cworkdir=str(build))
-    except RuntimeError as error:
-        said = " ".join(str(error).split())
-        raise ReportError(f"what the notebooks show cannot be converted to {to}: {said}") from error

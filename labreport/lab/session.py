@@ -251,16 +251,20 @@ class Lab:
 
     # --- showing ------------------------------------------------------------------------------------------------------
 
-    def show(self, figure: Figure, name: str, caption: str, caveat: str | None = None) -> None:
+    def show(
+        self, figure: Figure, name: str, caption: str, caveat: str | None = None, *, alt: str | None = None
+    ) -> None:
         """Save a figure as figures/<profile>/<name>.svg and .png, and display it with its caption.
 
         `caveat` stands in the figure's corner instead of the session's own, which is wrong for what is not its result.
-        What bears the mark ‡ is explained there, too.
+        What bears the mark ‡ is explained there, too. `alt` says what is seen to those who do not see it; by default it
+        is read off the drawing.
         """
         from IPython.display import HTML, display
         from matplotlib import pyplot as plt
         from matplotlib.text import Text
 
+        from labreport.evidence.alt_text import describe
         from labreport.evidence.figures import style
 
         texts = (caption, *(text.get_text() for text in figure.findobj(Text)))
@@ -269,6 +273,7 @@ class Lab:
             figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
         with style():
             figure.draw_without_rendering()  # lays it out
+            alt = alt or describe(figure)
             box = figure.get_tightbbox().padded(0.05)  # once for both files, since it takes as long as drawing
             svg, png = _rendered(figure, "svg", box), _rendered(figure, "png", box)
         write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)
@@ -278,7 +283,7 @@ class Lab:
         text = html.escape(caption)
         display(
             HTML(
-                f'<figure id="fig:{name}"><img src="{source}" alt="{text}" style="max-width: 100%">'
+                f'<figure id="fig:{name}"><img src="{source}" alt="{html.escape(alt)}" style="max-width: 100%">'
                 f"<figcaption>{text}</figcaption></figure>"
             )
         )

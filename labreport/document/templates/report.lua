@@ -1,6 +1,7 @@
--- Pandoc filter between the notebooks' HTML and both documents: it aligns columns of numbers to the right, shares a page's
--- width among the columns of wide tables, turns a link whose target is not in this document into plain text, and keeps
--- the PDF's figures in their sections and its chapters on pages of their own.
+-- Pandoc filter between the notebooks' HTML and every document: it makes links of what the text names, aligns columns of
+-- numbers to the right, shares a page's width among the columns of wide tables, says under each figure and table where it
+-- is from, and gives each format what it needs: alternative texts of formulas and pictures (PDF), boxes that scroll (web
+-- page), numbers in captions (Word), floats over two columns (TeX).
 local stringify, utf8_length = pandoc.utils.stringify, pandoc.text.len
 
 -- Widths in characters.
@@ -9,6 +10,9 @@ local PAGE, PAGE_AND_MARGINS = 116, 148 -- in the sizes that the PDF's template 
 local MANY = 6 -- columns; with more, the template lets a table reach into the margins
 local GAP = 3
 local SHORT = 22 -- a column whose cells are no longer keeps each of them in one line
+local TEX_COLUMN = 58 -- one column of the TeX source's two
+local FLOAT_LINES = 30 -- tables of no more lines go to the top or bottom of a page
+local TEX_LINES = 62 -- of a table on one page of the TeX source
 
 local function is_number(text)
   return text:gsub("−", "-"):match("^[-+≤<≥>~%[(]*%s?%d") ~= nil
@@ -63,7 +67,7 @@ end
 local function lay_out(tbl)
   local columns, width = measure(tbl), 0
   for _, column in ipairs(columns) do width = width + math.max(column.cell, column.word) + GAP end
-  local widths = FORMAT == "typst" and width > WIDE and shares(columns) or {}
+  local widths = FORMAT ~= "html5" and width > WIDE and shares(columns) or {}
   for i, column in ipairs(columns) do
     local align = tbl.colspecs[i][1]
     if align == pandoc.AlignDefault then
@@ -71,13 +75,96 @@ local function lay_out(tbl)
     end
     tbl.colspecs[i] = { align, widths[i] }
   end
+  tbl.attributes.width = tostring(width)
   return tbl
 end
 
-local function unlink_strangers(document)
+local function lines_of(row, tbl)
+  local most = 1
+  for i, cell in ipairs(row.cells) do
+    local share = tbl.colspecs[i] and tbl.colspecs[i][2]
+    if share then most = math.max(most, math.ceil(utf8_length(stringify(cell.contents)) / (share * PAGE * 1.1))) end
+  end
+  return most
+end
+
+local function body_rows(tbl)
+  local rows = {}
+  for _, body in ipairs(tbl.bodies) do for _, row in ipairs(body.body) do rows[#rows + 1] = row end end
+  return rows
+end
+
+local function total_lines(tbl)
+  local lines = 1
+  for _, row in ipairs(body_rows(tbl)) do lines = lines + lines_of(row, tbl) end
+  return lines
+end
+
+-- Names that become links --------------------------------------------------------------------------------------------
+
+-- Errata are linked to their rows in the full list; "Table 1" is the lab report's, as measured; chapters are counted.
+local function targets_of_names(document)
+  local targets, chapter = {}, 0
+  for _, block in ipairs(document.blocks) do
+    if block.t == "Header" and block.level == 1 and not block.classes:includes("unnumbered") then
+      chapter = chapter + 1
+      targets["chapter " .. chapter] = "#" .. block.identifier
+    elseif block.t == "Table" and block.identifier == "tbl:table1" then
+      targets["table 1"] = "#tbl:table1"
+    elseif block.t == "Table" and block.identifier == "tbl:errata" then
+      for _, row in ipairs(body_rows(block)) do
+        local name = stringify(row.cells[1].contents)
+        if name:match("^E%d+$") then
+          targets[name] = "#erratum-" .. name
+          row.cells[1].contents = { pandoc.Plain({ pandoc.Span({ pandoc.Str(name) }, { id = "erratum-" .. name }) }) }
+        end
+      end
+    end
+  end
+  return targets
+end
+
+-- "chapter 1" are two words with a space between, "E4" is one; what surrounds them (brackets, points) stays outside.
+local function link_names(targets)
+  local function linked(target, words, before, after)
+    local link = pandoc.Link(words, target)
+    return { pandoc.Str(before), link, pandoc.Str(after) }
+  end
+  local function inlines(list)
+    local out, i = pandoc.Inlines({}), 1
+    while i <= #list do
+      local item, space, number = list[i], list[i + 1], list[i + 2]
+      local found
+      if item.t == "Str" then
+        local before, name, after = item.text:match("^(%p*)(E%d+)(%p*.*)$")
+        if name and targets[name] and not after:match("^[%w]") then
+          found = linked(targets[name], { pandoc.Str(name) }, before, after)
+        elseif space and space.t == "Space" and number and number.t == "Str" then
+          local open, word = item.text:match("^(%p*)(%a+)$")
+          local digits, rest = number.text:match("^0?(%d+)(%D*)$")
+          local kind = word and ({ chapter = "chapter", notebook = "chapter", table = "table" })[word:lower()]
+          local target = kind and digits and targets[kind .. " " .. digits]
+          if target then
+            local shown = { pandoc.Str(word), pandoc.Space(), pandoc.Str(number.text:match("^%d+")) }
+            found, i = linked(target, shown, open, rest), i + 2
+          end
+        end
+      end
+      if found then out:extend(found) else out:insert(item) end
+      i = i + 1
+    end
+    return out
+  end
+  local function stop(element) return element, false end
+  return { traverse = "topdown", Header = stop, Link = stop, Code = stop, Span = stop, Inlines = inlines }
+end
+
+local function link_and_unlink(document)
+  local names = targets_of_names(document)
+  document = document:walk(link_names(names))
   local targets = {}
   local function note(element) targets["#" .. element.identifier] = true end
-  document:walk({ Header = note, Figure = note, Table = note })
+  document:walk({ Header = note, Figure = note, Table = note, Span = note })
   return document:walk({
     Link = function(link)
       if link.target:sub(1, 1) == "#" and not targets[link.target] then return link.content end
@@ -85,13 +172,225 @@ local function unlink_strangers(document)
   })
 end
 
--- Figures wait for a free place at the top or bottom of a page: none is carried into the next section.
-local FLUSH, NEW_PAGE = "#place.flush()", "#pagebreak(weak: true)"
+-- Formulas -----------------------------------------------------------------------------------------------------------
 
-local function begin_section(header)
-  if FORMAT ~= "typst" or header.level > 2 then return end
-  local before = header.level == 1 and FLUSH .. "\n" .. NEW_PAGE or FLUSH
-  return { pandoc.RawBlock("typst", before), header }
+-- Macros that a notebook defines hold from there on, as in a browser; pandoc applies them when it reads Markdown.
+local MACRO = { "\\r?e?newcommand%*?%s*{?\\%a+}?%s*%[?%d*%]?%s*%b{}", "\\DeclareMathOperator%*?%s*%b{}%s*%b{}", "\\def%s*\\%a+%s*%b{}" }
+local macros = ""
+
+local function expand(element)
+  local text = element.text
+  for _, pattern in ipairs(MACRO) do
+    text = text:gsub(pattern, function(definition) macros = macros .. definition .. "\n" return "" end)
+  end
+  if macros ~= "" and text:match("%S") then
+    local read = pandoc.read(macros .. "\n$" .. text:gsub("%s+", " "):gsub("^ ", ""):gsub(" $", "") .. "$", "markdown")
+    local inline = read.blocks[#read.blocks].content[1]
+    if inline.t == "Math" then text = inline.text end
+  end
+  if not text:match("%S") then return {} end
+  element.text = text
+  return element
 end
 
-return { { Table = lay_out }, { Pandoc = unlink_strangers }, { Header = begin_section } }
+local function quoted(text)
+  return '"' .. text:gsub("%s+", " "):gsub("\\", "\\\\"):gsub('"', '\\"') .. '"'
+end
+
+local function formula(element)
+  if FORMAT == "html5" and element.mathtype == "DisplayMath" then
+    return pandoc.Span({ element }, { class = "display", tabindex = "0" }) -- a long one scrolls, by the keyboard as well
+  end
+  if FORMAT == "typst" then
+    local open = "#[#set math.equation(alt: " .. quoted(element.text) .. ");"
+    return { pandoc.RawInline("typst", open), element, pandoc.RawInline("typst", "]") }
+  elseif FORMAT == "latex" and element.mathtype == "DisplayMath" then
+    local fitted = "\\[\\adjustbox{max width=\\columnwidth}{$\\displaystyle " .. element.text .. "$}\\]"
+    return pandoc.RawInline("latex", fitted)
+  end
+end
+
+-- Figures and tables -------------------------------------------------------------------------------------------------
+
+local made, counts = {}, { Figure = 0, Table = 0 }
+
+local function alt_of(element)
+  local alt = ""
+  element:walk({ Image = function(image) alt = stringify(image.caption) end })
+  return alt
+end
+
+local function append(caption, inline)
+  local blocks = caption.long
+  if #blocks == 0 then return end
+  blocks[#blocks].content:extend({ pandoc.Space(), inline })
+end
+
+local function origin(element)
+  local from = made[element.identifier]
+  if not from or #element.caption.long == 0 then return end
+  local file, notebook, cell = stringify(from.file), stringify(from.notebook), stringify(from.cell)
+  if FORMAT == "typst" then
+    append(element.caption, pandoc.RawInline("typst", "#made(" .. quoted(file) .. ")"))
+  elseif FORMAT == "html5" then
+    local html = '<a class="made" href="%s.ipynb#cell-id=%s">%s, cell %s</a>'
+    append(element.caption, pandoc.RawInline("html", html:format(notebook, stringify(from.id), notebook, cell)))
+  end
+end
+
+local function numbered(element, kind)
+  if FORMAT ~= "docx" or #element.caption.long == 0 then return end
+  counts[kind] = counts[kind] + 1
+  local first = element.caption.long[1].content
+  first:insert(1, pandoc.Space())
+  first:insert(1, pandoc.Strong({ pandoc.Str(kind .. " " .. counts[kind] .. ".") }))
+end
+
+local function tex(blocks)
+  return (pandoc.write(pandoc.Pandoc(blocks), "latex"):gsub("%s+$", ""))
+end
+
+local function tex_caption(element, more)
+  local anchor = element.identifier ~= "" and not more and "\\label{" .. element.identifier .. "}" or ""
+  return #element.caption.long > 0 and "\\caption{" .. tex(element.caption.long) .. (more or "") .. "}" .. anchor .. "\n" or ""
+end
+
+local function figure(element)
+  origin(element)
+  numbered(element, "Figure")
+  if FORMAT == "typst" then
+    local open = "#[#set image(alt: " .. quoted(alt_of(element)) .. ")"
+    return { pandoc.RawBlock("typst", open), element, pandoc.RawBlock("typst", "]") }
+  elseif FORMAT == "latex" then
+    local source
+    element:walk({ Image = function(image) source = image.src end })
+    local picture = "\\includegraphics[width=0.92\\textwidth,height=0.42\\textheight,keepaspectratio]{" .. source .. "}\n"
+    local float = "\\begin{figure*}[!t]\n\\centering\n" .. picture .. tex_caption(element) .. "\\end{figure*}"
+    return pandoc.RawBlock("latex", float)
+  end
+end
+
+local function picture(image)
+  if FORMAT == "typst" then
+    local open = "#[#set image(alt: " .. quoted(stringify(image.caption)) .. ");"
+    return { pandoc.RawInline("typst", open), image, pandoc.RawInline("typst", "]") }
+  elseif FORMAT == "latex" then
+    return pandoc.RawInline("latex", "\\includegraphics[max width=\\columnwidth]{" .. image.src .. "}")
+  end
+end
+
+local function tex_row(row)
+  local cells = {}
+  for i, cell in ipairs(row.cells) do cells[i] = tex(cell.contents):gsub("\n+", " ") end
+  return table.concat(cells, " & ") .. " \\\\\n"
+end
+
+local function tex_columns(tbl)
+  local letters = {}
+  for i, spec in ipairs(tbl.colspecs) do
+    local share = spec[2] and string.format("%.3f", 0.985 * spec[2])
+    local gap = "\\dimexpr" .. (share or "") .. "\\textwidth-2\\tabcolsep\\relax"
+    local ragged = spec[1] == pandoc.AlignRight and "\\raggedleft" or "\\raggedright"
+    letters[i] = share and ">{" .. ragged .. "\\arraybackslash}p{" .. gap .. "}" or spec[1] == pandoc.AlignRight and "r" or "l"
+  end
+  return table.concat(letters)
+end
+
+-- A table that fits a column stays in it; others go over both, and one of more than a page is continued.
+local function tex_table(tbl)
+  local wide = tonumber(tbl.attributes.width) > TEX_COLUMN
+  local name = wide and "table*" or "table"
+  local head = tbl.head.rows[1] and tex_row(tbl.head.rows[1]) .. "\\midrule\n" or ""
+  local pieces, rows, lines = {}, {}, 0
+  local function close()
+    local caption = tex_caption(tbl, #pieces > 0 and " (continued)" or nil)
+    local body = "\\begin{tabular}{" .. tex_columns(tbl) .. "}\n\\toprule\n" .. head .. table.concat(rows) .. "\\bottomrule\n\\end{tabular}"
+    local fitted = wide and body or "\\adjustbox{max width=\\columnwidth}{" .. body .. "}"
+    local float = "\\begin{" .. name .. "}[!t]\n" .. caption .. "\\centering\\scriptsize\n" .. fitted .. "\n\\end{" .. name .. "}"
+    pieces[#pieces + 1] = pandoc.RawBlock("latex", float)
+    rows, lines = {}, 0
+  end
+  for _, row in ipairs(body_rows(tbl)) do
+    local more = lines_of(row, tbl)
+    if lines + more > TEX_LINES and #rows > 0 then close() end
+    rows[#rows + 1], lines = tex_row(row), lines + more
+  end
+  close()
+  return pieces
+end
+
+-- The caption of a web page's table stands above the box in which a wide table scrolls, so it is never cut.
+local function html_table(tbl)
+  local caption = tbl.caption.long
+  tbl.caption.long, tbl.attributes.width = {}, nil
+  for _, row in ipairs(tbl.head.rows) do
+    for _, cell in ipairs(row.cells) do
+      if stringify(cell.contents) == "" then
+        cell.contents = { pandoc.Plain({ pandoc.Span({ pandoc.Str("row") }, { class = "unseen" }) }) }
+      end
+    end
+  end
+  if #caption == 0 then return pandoc.Div({ tbl }, { class = "scroll", tabindex = "0" }) end
+  local id = tbl.identifier
+  tbl.identifier = ""
+  local label = "caption-" .. id:gsub(":", "-")
+  local opened = pandoc.RawBlock("html", ('<figure class="table" id="%s"><figcaption id="%s">'):format(id, label))
+  local box = { class = "scroll", tabindex = "0", role = "region", ["aria-labelledby"] = label }
+  return { opened, pandoc.Plain(caption[1].content), pandoc.RawBlock("html", "</figcaption>"), pandoc.Div({ tbl }, box), pandoc.RawBlock("html", "</figure>") }
+end
+
+local function any_table(tbl)
+  origin(tbl)
+  numbered(tbl, "Table")
+  if FORMAT == "latex" then return tex_table(tbl) end
+  if FORMAT == "html5" then return html_table(tbl) end
+  tbl.attributes.width = nil
+  if FORMAT == "typst" and #tbl.caption.long > 0 and total_lines(tbl) <= FLOAT_LINES then
+    return { pandoc.RawBlock("typst", "#[#set figure(placement: auto)"), tbl, pandoc.RawBlock("typst", "]") }
+  end
+  return tbl
+end
+
+local function code(block)
+  if FORMAT == "html5" then
+    block.attributes.tabindex = "0"
+    return block
+  end
+  if FORMAT ~= "latex" then return end
+  local options = "[breaklines,breakanywhere,fontsize=\\scriptsize]"
+  return pandoc.RawBlock("latex", "\\begin{Verbatim}" .. options .. "\n" .. block.text .. "\n\\end{Verbatim}")
+end
+
+-- Sections -----------------------------------------------------------------------------------------------------------
+
+-- Figures and tables wait for a free place at the top or bottom of a page, but none is carried into the next chapter.
+local FLUSH = { typst = "#place.flush()\n#pagebreak(weak: true)", latex = "\\FloatBarrier" }
+
+local function begin_section(header)
+  if header.level == 1 and FLUSH[FORMAT] then return { pandoc.RawBlock(FORMAT, FLUSH[FORMAT]), header } end
+end
+
+-- Word has no title page of its own: notices and facts stand before the text.
+local function word_cover(document)
+  if FORMAT ~= "docx" then return end
+  local blocks = pandoc.Blocks({})
+  for _, notice in ipairs(document.meta.notices or {}) do blocks:insert(pandoc.BlockQuote({ pandoc.Para(notice) })) end
+  for _, fact in ipairs(document.meta.facts or {}) do
+    local line = pandoc.Inlines({ pandoc.Strong(fact.name), pandoc.Str(": ") })
+    line:extend(fact.value)
+    blocks:insert(pandoc.Para(line))
+  end
+  blocks:extend(document.blocks)
+  document.blocks = blocks
+  return document
+end
+
+return {
+  { Meta = function(meta) made = meta.made or {} end },
+  { Math = expand },
+  { Table = lay_out },
+  { Pandoc = link_and_unlink },
+  { Math = formula, Header = begin_section, CodeBlock = code },
+  { traverse = "topdown", Figure = function(f) local new = figure(f) return new or f, false end, Table = function(t) return any_table(t), false end, Image = picture },
+  { Pandoc = word_cover },
+}

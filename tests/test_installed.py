@@ -69,6 +69,7 @@ def test_what_the_package_needs_is_what_is_pinned():
 
 def test_a_notebooks_kernel_imports_the_code_that_runs_it():
     from labreport.document.execute import headless
+    from labreport.lab.session import Lab
 
-    with headless():
+    with headless(Lab.open("smoke")):
         assert os.environ["PYTHONPATH"].split(os.pathsep)[0] == str(Path(paths.PACKAGE).parent)

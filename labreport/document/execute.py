@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import logging
 import multiprocessing
 import os
@@ -36,7 +37,7 @@ def parameters_of(notebook: Path) -> tuple[str, ...]:
     Papermill only logs a parameter that a notebook does not have, so no other is passed.
 
     Raises:
-        ReportError: this is no notebook, or that cell is not Python.
+        ReportError: this is no notebook, that cell is not Python, or it sets a name that looks like a misspelt one.
     """
     try:
         cells = nbformat.read(notebook, as_version=4).cells
@@ -49,6 +50,9 @@ def parameters_of(notebook: Path) -> tuple[str, ...]:
         raise ReportError(
             f"{notebook}: the cell tagged 'parameters' is not Python (line {error.lineno}: {error.msg})"
         ) from error
+    for missing in (name for name in PARAMETERS if name not in names):
+        if close := difflib.get_close_matches(missing, sorted(names - set(PARAMETERS)), n=1, cutoff=0.8):
+            raise ReportError(f"{notebook}: the cell tagged 'parameters' sets {close[0]}; is {missing} meant?")
     return tuple(name for name in PARAMETERS if name in names)
 
 

@@ -175,7 +175,7 @@ def test_a_kernel_that_does_not_answer_or_start(tmp_path, monkeypatch, argv):
 CELLS = {
     "a tuple": ("profile, seed = None, 0\ndata_dir = device = None", None),
     "a magic": ("%matplotlib inline\nprofile = data_dir = device = None\nseed: int = 0", None),
-    "a misspelt name": ("profile = data_dir = device = None\nsed = 0", r"missing or unknown: sed, seed"),
+    "a misspelt name": ("profile = data_dir = device = None\nsed = 0", r"a\.ipynb: .* sets sed; is seed meant\?"),
     "no Python": ("profile = None\nseed = = 0", r"is not Python \(line 2: invalid syntax\)"),
 }
 
@@ -185,10 +185,10 @@ def test_the_parameters_cell_of_ones_own_notebook(tmp_path, cell):
     source, words = CELLS[cell]
     notebook = write_notebook(tmp_path / "a.ipynb", parameters=source)
     if words is None:
-        execute.check_parameters(notebook)
+        assert execute.parameters_of(notebook) == execute.PARAMETERS
         return
     with pytest.raises(ReportError, match=words):
-        execute.check_parameters(notebook)
+        execute.parameters_of(notebook)
 
 
 UNGUARDED = """

@@ -36,7 +36,7 @@ def displayed(monkeypatch):
         ({"profile": "fast"}, r"'fast'.*smoke, quick, paper"),
         ({"seed": -1}, r"seed -1"),
         ({"seed": "one"}, r"seed 'one'"),
-        ({"data_dir": "/nowhere/at/all"}, r"/nowhere/at/all.*cifar-10-batches-py"),
+        ({"data_dir": "/nowhere/at/all"}, r"/nowhere/at/all.*CIFAR-10"),
         ({"device": "abacus"}, r"'abacus'.*cpu"),
     ],
 )

@@ -87,6 +87,8 @@ def report(arguments: argparse.Namespace) -> int:
     from labreport.running.signals import ends_when_asked
 
     formats = [name.strip() for name in arguments.formats.split(",") if name.strip()]
+    if arguments.reported:
+        return _reported(arguments.reported, formats)
     with ends_when_asked():
         from labreport.document.report import build_report
         from labreport.lab.session import Lab
@@ -101,6 +103,14 @@ def report(arguments: argparse.Namespace) -> int:
     for name, path in built.documents.items():
         print(f"{FORMAT_WORDS[name]:<9}{path}")
     print(f"figures, tables, records in {built.figures}")
+    return 0
+
+
+def _reported(path: Path, formats: list[str]) -> int:
+    from labreport.document.reported import build_reported
+
+    for name, written in build_reported(path, formats).documents.items():
+        print(f"{FORMAT_WORDS[name]:<9}{written}")
     return 0
 
 
@@ -341,6 +351,12 @@ def parser() -> argparse.ArgumentParser:
     added.add_argument("--formats", default="pdf,html", metavar="LIST", help=f"of {formats} (default: pdf,html)")
     added.add_argument("--seed", type=int, metavar="N", help="first seed of every training (default: 0)")
     added.add_argument("--on", choices=["ray"], help="train what is missing on a Ray cluster first ($RAY_ADDRESS)")
+    added.add_argument(
+        "--reported",
+        type=Path,
+        metavar="FILE",
+        help="instead, ask a report's numbers (docs/reported.toml)",
+    )
 
     added = command(
         train, "train one recipe, or all that the report shows, and keep the records", TRAIN_EXAMPLES, *everything

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import nbformat
@@ -57,24 +57,28 @@ def parameters_of(notebook: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def headless(lab: Lab) -> Iterator[None]:
-    """Set what the kernels started meanwhile see: that nobody looks on (no live curves, no sliders), and this code.
-
-    Another copy of the package may be installed where they look first. Profile and data are told, too, since a chapter
-    of one's own need not have parameters.
-    """
-    path = os.pathsep.join(filter(None, (str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH"))))
-    wanted = {"LABREPORT_HEADLESS": "1", "PYTHONPATH": path, "LABREPORT_PROFILE": lab.profile}
-    wanted |= {"LABREPORT_DATA": str(lab.data_dir)} if lab.data_dir else {}
+def variables(**wanted: str) -> Iterator[None]:
+    """Set environment variables for what is started meanwhile."""
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
         yield
     finally:
         for name, value in before.items():
-            os.environ.pop(name)
+            os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+def headless(lab: Lab) -> AbstractContextManager[None]:
+    """Set what the kernels started meanwhile see: that nobody looks on (no live curves, no sliders), and this code.
+
+    Another copy of the package may be installed where they look first. Profile and data are told, too, since a chapter
+    of one's own need not have parameters.
+    """
+    path = os.pathsep.join(filter(None, (str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH"))))
+    data = {"LABREPORT_DATA": str(lab.data_dir)} if lab.data_dir else {}
+    return variables(LABREPORT_HEADLESS="1", PYTHONPATH=path, LABREPORT_PROFILE=lab.profile, **data)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import html
 import json
@@ -11,7 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
@@ -56,16 +57,30 @@ class Chapter:
 
 def typeset(chapters: Sequence[Chapter], lab: Lab, formats: Sequence[str] = ("pdf", "html")) -> Report:
     """Write the report in these formats. A formula that cannot be set is named on stderr and stands there as TeX."""
-    build, figures = paths.build(lab.profile), paths.figures(lab.profile)
     systems = lab.records()
     records = [record for runs in systems.values() for record in runs]
-    references = (TEMPLATES / "references.html").read_text()
-    appendices = [records_appendix(records), models_appendix()]
-    parts = [summary(lab, systems), *map(chapter_html, chapters), references, *appendices]
-    source = Source(images_apart("\n".join(parts), build), build, measured(records))
-    cover = title_page(lab, systems) | {"lang": "en", "made": origins(chapters)}
-    write_atomically(build / "cover.json", json.dumps(cover, ensure_ascii=False, indent=1).encode())
+    after = [(TEMPLATES / "references.html").read_text(), records_appendix(records), models_appendix()]
+    frame = Frame(title_page(lab, systems), summary(lab, systems), "\n".join(after), measured(records))
+    return write_documents(chapters, frame, lab.profile, formats)
 
+
+@dataclass(frozen=True)
+class Frame:
+    """What stands around the chapters: pandoc's metadata for the title page, HTML before and after, and the date."""
+
+    cover: dict
+    before: str = ""
+    after: str = ""
+    date: datetime.datetime = field(default_factory=lambda: measured([]))
+
+
+def write_documents(chapters: Sequence[Chapter], frame: Frame, profile: str, formats: Sequence[str]) -> Report:
+    """The chapters in their frame, in these formats, in the profile's folders."""
+    build, figures = paths.build(profile), paths.figures(profile)
+    parts = [frame.before, *map(chapter_html, chapters), frame.after]
+    source = Source(images_apart("\n".join(parts), build), build, frame.date)
+    cover = frame.cover | {"lang": "en", "made": origins(chapters)}
+    write_atomically(build / "cover.json", json.dumps(cover, ensure_ascii=False, indent=1).encode())
     documents = {name: set_what_can_be(FORMATS[name], source, chapters) for name in formats}
     if "pdf" in documents:
         write_atomically(figures / "report.pdf", documents["pdf"].read_bytes())

@@ -12,7 +12,7 @@ import pandas as pd
 from labreport import __version__
 from labreport.evidence import tables
 from labreport.evidence.claims import Claim, claims, ranking
-from labreport.evidence.provenance import provenance_table
+from labreport.evidence.provenance import differing, provenance_table
 from labreport.evidence.tables import RecordsByName
 from labreport.lab.session import Lab, table_html
 from labreport.records.record import DataInfo, RunRecord
@@ -143,7 +143,7 @@ def summary(lab: Lab, systems: RecordsByName) -> str:
     caption += "; †: measured by earlier code" if earlier else ""
     caveat = "; ".join(filter(None, (lab.caveat, tables.weights_note(records))))
     titled = f"{caption} ({caveat})" if caveat else caption
-    under = "; ".join(filter(None, (caveat, conditions(lab, records))))
+    under = "; ".join(filter(None, (caveat, f"{conditions(lab, records)} {differing(systems)}".strip())))
     return "\n".join(
         (
             heading,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -25,6 +25,19 @@ def provenance_table(records: Sequence[RunRecord]) -> pd.DataFrame:
         for r in records
     ]
     return pd.DataFrame(rows, columns=["Run", "Key", "Test accuracy", "Finished", "Commit", "Machine", "Training"])
+
+
+def differing(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:
+    """Which systems' seeds were trained on different devices, or with other threads or precisions; else empty."""
+    found = []
+    for records in records_by_name.values():
+        environments = [stretch.environment for record in records for stretch in record.stretches]
+        kinds = {
+            kind: sorted({str(getattr(e, kind)) for e in environments}) for kind in ("device", "threads", "precision")
+        }
+        if words := [f"{kind} ({', '.join(values)})" for kind, values in kinds.items() if len(values) > 1]:
+            found.append(f"{records[0].title} in {' and '.join(words)}")
+    return f"Seeds differ of {'; '.join(found)}." if found else ""
 
 
 def machine(record: RunRecord) -> str:

@@ -31,7 +31,7 @@ lab.say(f"{lab.train(tiny)[0].test_score.accuracy}")
 
 def pytest_generate_tests(metafunc):
     if "chain" in metafunc.fixturenames:
-        metafunc.parametrize("chain", range(5 if metafunc.config.getoption("--campaign") else 1))
+        metafunc.parametrize("chain", range(4 if metafunc.config.getoption("--campaign") else 1))
 
 
 def report_of(folder):

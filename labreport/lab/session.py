@@ -164,13 +164,19 @@ class Lab:
     def _stored(self, recipe: Recipe) -> dict[int, RunRecord]:
         """What the store has of this recipe, by seed."""
         if self.reports_only:
-            return {r.seed: r for r in best_known(self.store.all(recipe.name), recipe.settings())}
+            runs = reported(self.store.all(recipe.name), recipe, self._images)
+            return {record.seed: record for record in runs}
         from labreport.training.identity import network_of
         from labreport.training.train import find
 
         network = network_of(recipe, len(self.data.info.classes))
         found = (find(self.store, recipe, seed, self.data.info, network, weights=None) for seed in self.seeds)
         return {record.seed: record for record in found if record}
+
+    @cached_property
+    def _images(self) -> str:
+        """The fingerprint of the images whose records are reported, where none were named."""
+        return most_used_images(self.store.all())
 
     def _train_at_once(self, recipe: Recipe, seeds: list[int]) -> dict[int, RunRecord]:
         """The seeds that could be trained side by side, where that is faster; the others are left to `_train_one`."""
@@ -220,8 +226,11 @@ class Lab:
     def reference(self, recipes: Mapping[str, Recipe] = RECIPES) -> dict[str, list[RunRecord]]:
         """The committed reference run: the `paper` records that came with the code, whatever this profile is."""
         store = Store(paths.REPOSITORY / "figures" / "paper" / "records")
-        wanted = {name: for_profile(recipe, "paper").settings() for name, recipe in recipes.items()}
-        return {name: self._given(best_known(store.all(name), settings)) for name, settings in wanted.items()}
+        stored, found = store.all(), {}
+        images = most_used_images(stored)
+        for name, recipe in recipes.items():
+            found[name] = self._given(reported(stored, for_profile(recipe, "paper"), images))
+        return found
 
     def of_earlier_code(self, records_by_name: Mapping[str, Sequence[RunRecord]]) -> dict[str, int]:
         """How many records of each of the suite's recipes were made by code that has changed since, where any were."""
@@ -327,11 +336,24 @@ def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = Fa
     return f'<table id="tbl:{name}"><caption>{html.escape(caption)}</caption>{body[start:]}'
 
 
-def best_known(records: Sequence[RunRecord], settings: dict) -> list[RunRecord]:
-    """Of the records with these settings those on CIFAR-10, and only the best verified copy of it that any is on."""
-    runs = [r for r in records if r.recipe == settings and r.data.source != "synthetic stand-in"]
-    best = min((list(CAVEATS).index(r.data.source) for r in runs), default=0)
-    return [r for r in runs if r.data.source == list(CAVEATS)[best]]
+def reported(records: Sequence[RunRecord], recipe: Recipe, images: str) -> list[RunRecord]:
+    """The records of one recipe on the images with this fingerprint."""
+    runs = [r for r in records if (r.name, r.recipe) == (recipe.name, recipe.settings())]
+    return [r for r in runs if r.data.fingerprint == images and r.data.source != "synthetic stand-in"]
+
+
+def most_used_images(records: Sequence[RunRecord]) -> str:
+    """The fingerprint of the images of CIFAR-10 that most recipes were trained on, of equals the best verified copy.
+
+    A report's rows are of the same images, also while a reference run on other images is not yet complete.
+    """
+    recipes: dict[str, set[str]] = {}
+    rank = {}
+    for record in records:
+        if record.data.source != "synthetic stand-in":
+            recipes.setdefault(record.data.fingerprint, set()).add(record.name)
+            rank[record.data.fingerprint] = -list(CAVEATS).index(record.data.source)
+    return max(recipes, key=lambda images: (len(recipes[images]), rank[images]), default="")
 
 
 def caveat_of(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:

@@ -11,7 +11,7 @@ from labreport import paths
 from labreport.facts.recipes import RECIPES
 from labreport.lab import chapters
 from labreport.lab.live import LiveDisplay
-from labreport.lab.session import Lab
+from labreport.lab.session import Lab, most_used_images
 from labreport.records.store import Store
 
 
@@ -140,3 +140,14 @@ def test_no_live_curve_where_nobody_looks(monkeypatch):
     live = LiveDisplay.start(RECIPES["baseline"])
     live.update(None)
     live.close()
+
+
+def test_a_report_is_of_the_images_that_most_recipes_saw():
+    """While a run on other images is under way, its records wait."""
+    old = [fake_record(name, source="unverified copy") for name in ("baseline", "fine_tuned")]
+    info = dataclasses.replace(old[0].data, source="official", fingerprint="f" * 16)
+    new = [dataclasses.replace(record, data=info) for record in old]
+    stand_in = [fake_record(name, source="synthetic stand-in") for name in RECIPES]
+    assert most_used_images([*old, new[0], *stand_in]) == old[0].data.fingerprint
+    assert most_used_images([*old, *new]) == info.fingerprint
+    assert most_used_images(stand_in) == most_used_images([]) == ""

@@ -28,6 +28,11 @@ def unbroken(tmp_path_factory):
     return processes.result(home), seconds
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("campaign") and not item.config.getoption("--campaign"):
+        pytest.skip("takes long: `make faults` runs it")
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when == "call":
         COUNTS["injected"] += sum(name == "fault" for name, _ in report.user_properties)

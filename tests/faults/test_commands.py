@@ -54,14 +54,14 @@ def built(tmp_path_factory):
     return folder, time.monotonic() - began, facts(home), (home / "figures/smoke/report.pdf").read_bytes()
 
 
-def test_a_report_killed_at_random_moments(tmp_path, built, fault, chain):
-    """Four times (once in `make test`), each time over an older PDF, which stays whole; then it is built."""
+def test_a_report_killed_at_random_moments(tmp_path, built, fault, chain, pytestconfig):
+    """Five times (once in `make test`), each time over an older PDF, which stays whole; then it is built."""
     folder, seconds, expected, older = built
     home, moments = tmp_path / "home", random.Random(chain)
     pdf = home / "figures/smoke/report.pdf"
     pdf.parent.mkdir(parents=True)
     pdf.write_bytes(older)
-    for _ in range(4 if chain else 1):
+    for _ in range(5 if pytestconfig.getoption("--campaign") else 1):
         process = start(home, report_of, folder)
         process.join(moments.uniform(0, seconds))
         fault("SIGKILL of a report")
@@ -92,6 +92,7 @@ def test_two_of_a_command_at_once(tmp_path, fault, words):
     assert len(scan.records) == {"train": 2, "data": 0}.get(words[0], 1)
 
 
+@pytest.mark.campaign
 def test_two_reports_at_once(tmp_path, built, fault):
     """One waits for the other, whose pages it would else write over."""
     folder, _, expected, _ = built
@@ -130,7 +131,7 @@ def test_writers_of_two_pid_namespaces_tear_no_file(tmp_path, fault):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("given", "status"), [("sed", 1), ("seed", 0)])
+@pytest.mark.parametrize(("given", "status"), [("sed", 1), pytest.param("seed", 0, marks=pytest.mark.campaign)])
 def test_a_misspelt_parameter_is_an_error_in_a_notebook(tmp_path, given, status):
     """By papermill itself, which only logs it."""
     path = write_notebook(
@@ -197,6 +198,7 @@ build_report("paper", notebooks=[{0!r}, {0!r}])
 """
 
 
+@pytest.mark.campaign
 def test_a_script_without_a_guard_is_told_of_it(tmp_path):
     """Notebooks as text, too."""
     script = tmp_path / "script.py"

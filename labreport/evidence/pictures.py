@@ -102,7 +102,7 @@ def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
 @styled
 def important_pixels(image: np.ndarray, found: Mapping[str, tuple[str, np.ndarray, np.ndarray]]) -> Figure:
     """An image (3, H, W) and for each network, title → (answer, occlusion, gradient), its two maps (H, W)."""
-    figure = Figure(figsize=(WIDTH, 1.75), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
     first, *axes = figure.subplots(1, 1 + 2 * len(found))
     _show(first, image)
     first.set_title("the image", fontsize=7)

@@ -118,9 +118,10 @@ def predict_photo(lab: Lab, *photos: Any, networks: Sequence[str] | None = None)
     classes = chosen[0].classes
     said = {network.title: network.logits(images).softmax(1).numpy() for network in chosen}
     true = " On orange: the true class." if labels is not None else ""
-    caption = f"What {' and '.join(said)} say of {tables.counted(len(images), 'picture')}.{true}"
+    shown = "pictures of one's own" if photos else "test images"
+    caption = f"The probabilities that {' and '.join(said)} {'give' if len(said) > 1 else 'gives'} to {shown}.{true}"
     name = "your-pictures" if photos else "pictures"
-    lab.show(pictures.bars(images.numpy(), said, classes, titles, labels), name, caption)
+    lab.show(pictures.bars(images.numpy(), said, classes, titles, labels), name, caption, _caveat(lab, chosen))
     lab.say(_every_picture(classes) + "\n\n" + "\n".join(f"- {network}." for network in chosen))
     if live():
         _photo_panel(lab, [network.name for network in chosen]).show()
@@ -131,6 +132,11 @@ def _every_picture(classes: Sequence[str]) -> str:
         f"Every picture is taken for one of {len(classes)} classes ({', '.join(classes)}), and a network can be sure "
         "of its answer where the picture shows none of them."
     )
+
+
+def _caveat(lab: Lab, shown: Sequence[Network] | Sequence[RunRecord]) -> str | None:
+    """The session's own caveat (None), or of what the reference run trained that of the data alone."""
+    return lab.data_caveat if {one.profile for one in shown} == {"paper"} else None
 
 
 def _pictures(lab: Lab, photos: Sequence[Any]) -> tuple[torch.Tensor, list[int] | None, list[str]]:
@@ -153,7 +159,7 @@ def feature_maps(lab: Lab, photo: Any = None, network: str | None = None) -> Non
                 f"{asked.title}: the image, and what each convolution makes of it, of each layer the {pictures.MAPS} "
                 "maps that vary most; blue is above zero, red below."
             )
-            lab.show(_draw_maps(asked, image[0]), "feature-maps", caption)
+            lab.show(_draw_maps(asked, image[0]), "feature-maps", caption, _caveat(lab, [asked]))
 
 
 def important_pixels(lab: Lab, photo: Any = None, networks: Sequence[str] | None = None) -> None:
@@ -163,10 +169,9 @@ def important_pixels(lab: Lab, photo: Any = None, networks: Sequence[str] | None
     if len(image):
         caption = (
             "Which pixels an answer hangs on: what it loses, in points, where a square of 6×6 pixels hides them, and "
+            "how steep its log-probability is there."
         )
-        lab.show(
-            _draw_pixels(chosen, image[0]), "important-pixels", f"{caption}how steep its log-probability is there."
-        )
+        lab.show(_draw_pixels(chosen, image[0]), "important-pixels", caption, _caveat(lab, chosen))
         lab.say(LIMITS)
 
 
@@ -254,7 +259,7 @@ def errors(lab: Lab, systems: RecordsByName, first: str | None = None, second: s
             )
             titles = [figures.answer_lines(wrong, place) for place in chosen]
             name = f"right-by-{right.name}-wrong-by-{wrong.name}"
-            lab.show(pictures.grid(images[chosen], titles), name, caption)
+            lab.show(pictures.grid(images[chosen], titles), name, caption, _caveat(lab, [a, b]))
     if live():
         _answers_panel(lab, known, a.name, b.name).show()
 
@@ -274,10 +279,19 @@ def _counts(a: RunRecord, b: RunRecord) -> str:
 
 
 def _images_of(lab: Lab, records: Sequence[RunRecord]) -> np.ndarray | None:
-    """The test images that all these records were measured on, if they are at hand."""
-    if lab.reports_only or {record.data.fingerprint for record in records} != {lab.data.info.fingerprint}:
+    """The test images that all these records were measured on, if they are at hand.
+
+    They are known by all labels, and by the pixels of the few images that a record keeps.
+    """
+    if lab.reports_only:
         return None
-    return lab.data.test.images.numpy()
+    images, labels = lab.data.test.images.numpy(), lab.data.test.labels.numpy()
+    for seen in (record.predictions for record in records):
+        if not np.array_equal(seen.labels, labels):
+            return None
+        if not np.array_equal(seen.example_images, images[seen.example_indices]):
+            return None
+    return images
 
 
 def _answers_panel(lab: Lab, known: Mapping[str, RunRecord], first: str, second: str) -> AnswersPanel:
@@ -290,11 +304,13 @@ def _answers_panel(lab: Lab, known: Mapping[str, RunRecord], first: str, second:
         return statistics.confusion(seen.labels, seen.predicted, len(classes))
 
     def draw(
-        name: str, cell: tuple[int, int] | None, other: str, right: bool | None, surest: bool
+        name: str, cell: tuple[int, int] | None, other: str, right: bool | None, surest: bool, view: str
     ) -> tuple[bytes, str]:
         record, rival = known[name], known[other]
         chosen = statistics.places(record, *(cell or ()), other=rival, other_right=right)
-        shown = (chosen if surest else chosen[::-1])[:MOST]
+        shown = (chosen if surest else chosen[::-1])[: MOST if view == "images" else 3]
+        if view == "ten bars" and len(shown):
+            return png(_draw_answers([record, rival], images, shown)), "On orange: the true class."
         called = rival.predictions.predicted
         titles = [f"{figures.answer_lines(record, k)}\n({classes[called[k]]})" for k in shown]
         sentence = (
@@ -303,4 +319,14 @@ def _answers_panel(lab: Lab, known: Mapping[str, RunRecord], first: str, second:
         )
         return png(pictures.grid(images[shown], titles)), sentence
 
-    return AnswersPanel(list(known), first, second, classes, matrix, draw)
+    return AnswersPanel(list(known), first, second, classes, matrix, ("images", "ten bars"), draw)
+
+
+def _draw_answers(records: Sequence[RunRecord], images: np.ndarray, places: np.ndarray) -> Figure:
+    """The bars of systems for some test images, from the log-probabilities that their records keep."""
+    said = {
+        tables.title([record]): np.nan_to_num(np.exp(record.predictions.log_probabilities[places].astype(float)))
+        for record in records
+    }
+    classes, labels = records[0].data.classes, records[0].predictions.labels[places].tolist()
+    return pictures.bars(images[places], said, classes, [classes[label] for label in labels], labels)

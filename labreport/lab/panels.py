@@ -49,9 +49,11 @@ class PhotoPanel(_Panel):
     ):
         super().__init__()
         self._draw, self._photo = draw, None
-        self.upload = ipywidgets.FileUpload(accept="image/*", description="A photo of yours")
-        self.pick = ipywidgets.BoundedIntText(0, min=0, max=max(n_images - 1, 0), description="Test image")
-        self.networks = [ipywidgets.Dropdown(options=networks, value=name) for name in first]
+        self.upload = ipywidgets.FileUpload(accept="image/*", description="A photo of yours", layout={"width": "180px"})
+        self.pick = ipywidgets.BoundedIntText(
+            0, min=0, max=max(n_images - 1, 0), description="Test image", layout={"width": "180px"}
+        )
+        self.networks = [ipywidgets.Dropdown(options=networks, value=name, layout={"width": "180px"}) for name in first]
         self.view = ipywidgets.ToggleButtons(options=views)
         self.upload.observe(self._take, "value")
         self.pick.observe(self._put_back, "value")
@@ -80,8 +82,8 @@ class PhotoPanel(_Panel):
 class AnswersPanel(_Panel):
     """A confusion matrix to click on: the images of a cell, and what another system says of them.
 
-    `matrix(system)` gives counts (K, K); `draw(system, cell, other, right, surest)` shows the images of a cell (true,
-    called), or all errors (None), where `other` is right, or wrong, or either (None).
+    `matrix(system)` gives counts (K, K); `draw(system, cell, other, right, surest, view)` shows the images of a cell
+    (true, called), or all errors (None), where `other` is right, or wrong, or either (None).
     """
 
     def __init__(
@@ -91,7 +93,8 @@ class AnswersPanel(_Panel):
         second: str,
         classes: Sequence[str],
         matrix: Callable[[str], np.ndarray],
-        draw: Callable[[str, tuple[int, int] | None, str, bool | None, bool], tuple[bytes, str]],
+        views: Sequence[str],
+        draw: Callable[[str, tuple[int, int] | None, str, bool | None, bool, str], tuple[bytes, str]],
     ):
         super().__init__()
         self._matrix, self._draw, self._cell = matrix, draw, None
@@ -101,6 +104,7 @@ class AnswersPanel(_Panel):
             options={"right or wrong": None, "right": True, "wrong": False}, description="which is"
         )
         self.surest = ipywidgets.Dropdown(options={"surest first": True, "least sure first": False})
+        self.view = ipywidgets.ToggleButtons(options=views)
         self.all = ipywidgets.Button(description="All errors")
         self.cells = {
             (i, j): ipywidgets.Button(
@@ -113,7 +117,7 @@ class AnswersPanel(_Panel):
         for cell, button in [*self.cells.items(), (None, self.all)]:
             button.on_click(lambda _, cell=cell: self._choose(cell))
         self.system.observe(lambda _: self._relabel(), "value")
-        for widget in (self.other, self.right, self.surest):
+        for widget in (self.other, self.right, self.surest, self.view):
             widget.observe(lambda _: self.draw(), "value")
 
     def show(self) -> None:
@@ -129,7 +133,7 @@ class AnswersPanel(_Panel):
         )
         self._relabel()
         asked = ipywidgets.HBox([self.system, self.other, self.right, self.surest], layout={"flex_flow": "row wrap"})
-        display(ipywidgets.VBox([asked, grid, self.all, self.says, self.picture]))
+        display(ipywidgets.VBox([asked, grid, ipywidgets.HBox([self.all, self.view]), self.says, self.picture]))
 
     def _choose(self, cell: tuple[int, int] | None) -> None:
         self._cell = cell
@@ -145,5 +149,5 @@ class AnswersPanel(_Panel):
         self.draw()
 
     def draw(self) -> None:
-        asked = self.system.value, self._cell, self.other.value, self.right.value, self.surest.value
-        self._set(lambda: self._draw(*asked))
+        chosen = (widget.value for widget in (self.other, self.right, self.surest, self.view))
+        self._set(lambda: self._draw(self.system.value, self._cell, *chosen))

@@ -112,6 +112,7 @@ class Network:
     model: nn.Module
     record: str  # its stem
     accuracy: float
+    profile: str  # that trained it
     measured: Score | None = None
 
     def __repr__(self) -> str:
@@ -247,7 +248,7 @@ def _reference(name: str) -> tuple[Network, dict[str, Any]]:
         )
     recipe, model = _on_images(Recipe(**said["recipe"]), model, backbone)
     classes = tuple(said["classes"])
-    return Network(name, said["title"], recipe, classes, model, said["record"], said["accuracy"]), said
+    return Network(name, said["title"], recipe, classes, model, said["record"], said["accuracy"], "paper"), said
 
 
 def _own(name: str, profile: str, data: Data | None) -> Network:
@@ -277,9 +278,8 @@ def _of_record(record: RunRecord) -> Network:
     else:
         source = _features_of(record)
         recipe, model = _on_images(recipe, model, _of_record(source) if source else None)
-    return Network(
-        record.name, record.title, recipe, record.data.classes, model, record.stem, record.test_score.accuracy
-    )
+    accuracy, classes = record.test_score.accuracy, record.data.classes
+    return Network(record.name, title([record]), recipe, classes, model, record.stem, accuracy, record.profile)
 
 
 def _with_imagenet_weights(record: RunRecord) -> nn.Module:

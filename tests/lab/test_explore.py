@@ -101,6 +101,13 @@ def test_errors_are_those_that_one_gets_right_and_the_other_wrong(lab, systems, 
         explore.errors(lab, systems, "vgg")
 
 
+def test_a_record_of_other_images_with_the_same_labels_is_not_browsed(lab, systems):
+    (record,) = systems["baseline"]
+    assert explore._images_of(lab, [record]) is not None
+    seen = dataclasses.replace(record.predictions, example_images=255 - record.predictions.example_images)
+    assert explore._images_of(lab, [dataclasses.replace(record, predictions=seen)]) is None
+
+
 def test_errors_of_records_without_their_images_are_counted_only(lab, shown):
     suite = fake_suite(1)
     explore.errors(lab, suite)
@@ -185,6 +192,13 @@ def test_a_cell_of_the_confusion_matrix_shows_its_images(lab, systems, monkeypat
     order = inside[np.argsort(-seen.confidence[inside], kind="stable")][: explore.MOST]
     assert np.array_equal(drawn["images"], lab.data.test.images.numpy()[order])
     assert f"{100 * seen.confidence[order[0]]:.1f} %" in drawn["titles"][0]
+    asked = {}
+    monkeypatch.setattr(explore.pictures, "bars", lambda images, said, *rest: asked.update(images=images, said=said))
+    panel.view.value = "ten bars"
+    assert np.array_equal(asked["images"], lab.data.test.images.numpy()[order[:3]])
+    for record, said in zip(known.values(), asked["said"].values(), strict=True):
+        assert np.allclose(said, np.exp(record.predictions.log_probabilities[order[:3]].astype(float)))
+    panel.view.value = "images"
     panel.right.value = True
     rival = known["fine_tuned"].predictions
     assert panel.says.value.count(f" of {rival.correct[inside].sum()} image") == 1

@@ -311,3 +311,35 @@ def test_a_formula_that_cannot_be_set_is_named_and_the_rest_is_built(capsys):
     assert "cannot be set: 01_chapter.ipynb, cell 1: the formula \\nosuchmacro{x}{" in capsys.readouterr().err
     assert "<code>\\nosuchmacro{x}{</code>" in text
     assert Page(text).tags.count("math") == 1
+
+
+def test_the_pdf_says_and_keeps_that_it_is_for_everyone():
+    """typst checks PDF/UA-1 itself: a picture or formula without an alternative text would stop it."""
+    built = set_all([executed(html_output(FIGURE.format("one", "A picture")))], paper_session(), ["pdf"])
+    assert b"pdfuaid" in built.pdf.read_bytes()
+    main = (paths.build("paper") / "report.typ").read_text()
+    assert r'math.equation(alt: "z_{11} = \\sum_a w_a x_a")' in main
+    broken = main.replace("set math.equation(alt:", "set math.equation(supplement:")
+    (paths.build("paper") / "report.typ").write_text(broken)
+    with pytest.raises(typst.TypstError, match="missing alt text"):
+        typst.compile(paths.build("paper") / "report.typ", pdf_standards=["ua-1"], ignore_system_fonts=True)
+
+
+def test_what_the_text_names_is_a_link():
+    errata = TABLE.format("errata", "All errata").replace("<td>baseline</td>", "<td>E7</td>")
+    table1 = TABLE.format("table1", "Table 1")
+    first = executed(html_output(table1), text="# One\n\nSee chapter 2 (**E7**), E8 and Table 1, notebook 01.")
+    text = set_all([first, executed(html_output(errata), text="# Two")], paper_session(), ["html"]).html.read_text()
+    links = re.findall(r'<a\s+href="(#[^"]*)">([^<]*)</a>', text.split("<main>")[1])
+    assert {("#two", "chapter 2"), ("#erratum-E7", "E7"), ("#tbl:table1", "Table 1"), ("#one", "notebook 01")} <= set(
+        links
+    )
+    assert "#erratum-E8" not in text
+    assert 'id="erratum-E7"' in text
+
+
+def test_figures_and_tables_say_where_they_are_from():
+    lab = paper_session()
+    page = set_all([executed(html_output(FIGURE.format("one", "A picture")))], lab).html.read_text()
+    assert re.search(r'href="01_chapter\.ipynb#cell-id=\w+">01_chapter, cell 2</a>', page)
+    assert '#made("one.svg")' in (paths.build("paper") / "report.typ").read_text()

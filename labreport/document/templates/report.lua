@@ -11,7 +11,6 @@ local MANY = 6 -- columns; with more, the template lets a table reach into the m
 local GAP = 3
 local SHORT = 22 -- a column whose cells are no longer keeps each of them in one line
 local TEX_COLUMN = 58 -- one column of the TeX source's two
-local FLOAT_LINES = 30 -- tables of no more lines go to the top or bottom of a page
 local TEX_LINES = 62 -- of a table on one page of the TeX source
 
 local function is_number(text)
@@ -92,12 +91,6 @@ local function body_rows(tbl)
   local rows = {}
   for _, body in ipairs(tbl.bodies) do for _, row in ipairs(body.body) do rows[#rows + 1] = row end end
   return rows
-end
-
-local function total_lines(tbl)
-  local lines = 1
-  for _, row in ipairs(body_rows(tbl)) do lines = lines + lines_of(row, tbl) end
-  return lines
 end
 
 -- Names that become links --------------------------------------------------------------------------------------------
@@ -345,9 +338,6 @@ local function any_table(tbl)
   if FORMAT == "latex" then return tex_table(tbl) end
   if FORMAT == "html5" then return html_table(tbl) end
   tbl.attributes.width = nil
-  if FORMAT == "typst" and #tbl.caption.long > 0 and total_lines(tbl) <= FLOAT_LINES then
-    return { pandoc.RawBlock("typst", "#[#set figure(placement: auto)"), tbl, pandoc.RawBlock("typst", "]") }
-  end
   return tbl
 end
 
@@ -363,7 +353,7 @@ end
 
 -- Sections -----------------------------------------------------------------------------------------------------------
 
--- Figures and tables wait for a free place at the top or bottom of a page, but none is carried into the next chapter.
+-- Figures wait for a free place at the top or bottom of a page, but none is carried into the next chapter.
 local FLUSH = { typst = "#place.flush()\n#pagebreak(weak: true)", latex = "\\FloatBarrier" }
 
 local function begin_section(header)

@@ -121,10 +121,20 @@ def predict_photo(lab: Lab, *photos: Any, networks: Sequence[str] | None = None)
     shown = "pictures of one's own" if photos else "test images"
     caption = f"The probabilities that {' and '.join(said)} {'give' if len(said) > 1 else 'gives'} to {shown}.{true}"
     name = "your-pictures" if photos else "pictures"
-    lab.show(pictures.bars(images.numpy(), said, classes, titles, labels), name, caption, _caveat(lab, chosen))
+    figure = pictures.bars(images.numpy(), said, classes, titles, labels)
+    lab.show(figure, name, caption, _caveat(lab, chosen), alt=_in_words(titles, said, classes))
     lab.say(_every_picture(classes) + "\n\n" + "\n".join(f"- {network}." for network in chosen))
     if live():
         _photo_panel(lab, [network.name for network in chosen]).show()
+
+
+def _in_words(titles: Sequence[str], said: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
+    """Each network's answers, for those who do not see the bars."""
+    lines = []
+    for i, title in enumerate(titles):
+        answers = (f"{name}: {classes[p[i].argmax()]} {100 * p[i].max():.1f} %" for name, p in said.items())
+        lines.append(f"{title or 'a picture'}, {', '.join(answers)}")
+    return f"Bars of the classes' probabilities; the highest: {'; '.join(lines)}."
 
 
 def _every_picture(classes: Sequence[str]) -> str:
@@ -159,7 +169,9 @@ def feature_maps(lab: Lab, photo: Any = None, network: str | None = None) -> Non
                 f"{asked.title}: the image, and what each convolution makes of it, of each layer the {pictures.MAPS} "
                 "maps that vary most; blue is above zero, red below."
             )
-            lab.show(_draw_maps(asked, image[0]), "feature-maps", caption, _caveat(lab, [asked]))
+            figure = _draw_maps(asked, image[0])
+            alt = "; ".join(ax.get_title(loc="left") for ax in figure.axes[1:])
+            lab.show(figure, "feature-maps", caption, _caveat(lab, [asked]), alt=f"An image and its maps: {alt}.")
 
 
 def important_pixels(lab: Lab, photo: Any = None, networks: Sequence[str] | None = None) -> None:

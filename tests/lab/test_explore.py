@@ -79,6 +79,12 @@ def test_layers_and_important_pixels_are_shown(lab, shown):
     assert shown == {"figures": ["feature-maps", "important-pixels"], "texts": [explore.LIMITS]}
 
 
+def test_the_bars_are_said_in_words():
+    said = {"A": np.array([[0.1, 0.9], [0.75, 0.25]]), "B": np.array([[0.6, 0.4], [0.2, 0.8]])}
+    text = explore._in_words(["tom", ""], said, ["cat", "dog"])
+    assert "tom, A: dog 90.0 %, B: cat 60.0 %; a picture, A: cat 75.0 %, B: dog 80.0 %." in text
+
+
 def test_without_a_trained_network_a_sentence_says_what_is_missing(tmp_path, monkeypatch, shown):
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
     lab = Lab.open("smoke")

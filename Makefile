@@ -1,5 +1,6 @@
 # make report   the whole report: data, trainings, six notebooks, PDF      PROFILE=smoke|quick|paper DATA= DEVICE= SEED=
 #               FORMATS=pdf,html,docx,tex: the PDF and the web page (default), a Word file, a TeX source in two columns
+#               ON=ray: what is missing is trained on a Ray cluster first
 #               REPORTED=mine.toml: instead, whether the numbers of a report of your own can be right, without training
 # make test     all tests, every notebook included
 # make lab      JupyterLab in notebooks/
@@ -18,6 +19,7 @@ DATA ?=
 DEVICE ?=
 FORMATS ?=
 SEED ?= 0
+ON ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -43,7 +45,7 @@ endif
 report: $(READY)
 	@LABREPORT_PARENT=$$PPID exec $(BIN)/python -m labreport report --profile "$(PROFILE)" --seed "$(SEED)" \
 		$(if $(DATA),--data "$(DATA)") $(if $(DEVICE),--device "$(DEVICE)") \
-		$(if $(FORMATS),--formats "$(FORMATS)") $(if $(REPORTED),--reported "$(REPORTED)")
+		$(if $(FORMATS),--formats "$(FORMATS)") $(if $(ON),--on "$(ON)") $(if $(REPORTED),--reported "$(REPORTED)")
 
 # The tests neither need CIFAR-10 nor touch figures/: they work in a folder of their own, on the stand-in.
 test: $(READY)

@@ -102,8 +102,11 @@ def _connect() -> None:
     on_term = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError) as error:
-        raise NotTrained(f"no Ray cluster at {os.environ.get('RAY_ADDRESS', 'this machine')} ({error})") from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        address = os.environ.get("RAY_ADDRESS", "this machine")
+        raise NotTrained(
+            f"no Ray cluster at {address} ({error}); if that is one and asks for a token, set RAY_AUTH_MODE=token"
+        ) from error
     signal.signal(signal.SIGTERM, on_term)  # Ray has taken it
 
 

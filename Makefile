@@ -1,4 +1,4 @@
-# make report   the whole report: data, trainings, six notebooks, PDF      PROFILE=smoke|quick|paper DATA= DEVICE= SEED=
+# make report   the whole report: data, trainings, seven notebooks, PDF      PROFILE=smoke|quick|paper DATA= DEVICE= SEED=
 #               FORMATS=pdf,html,docx,tex: the PDF and the web page (default), a Word file, a TeX source in two columns
 #               ON=ray: what is missing is trained on a Ray cluster first
 #               REPORTED=mine.toml: instead, whether the numbers of a report of your own can be right, without training

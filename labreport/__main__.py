@@ -47,8 +47,8 @@ def answer(argv: list[str] | None) -> int:
     arguments = parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except KeyboardInterrupt:
-        return complain("interrupted; the same command goes on from the last checkpoint", 130)
+    except KeyboardInterrupt as error:
+        return complain(str(error) or "interrupted; the same command goes on from the last checkpoint", 130)
     except ValueError as error:
         return complain(str(error), 2)
     except (OSError, RuntimeError) as error:

@@ -15,6 +15,7 @@ NAMES = (
     "04_resnet",
     "05_fast_training",
     "06_comparison",
+    "07_your_own",
     "reported",
 )
 LONGEST_CELL = 16  # lines

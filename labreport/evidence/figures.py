@@ -180,6 +180,28 @@ def draw_curves(left: Axes, right: Axes, histories: Sequence[Sequence[Epoch]]) -
 
 
 @styled
+def curves_together(records_by_name: RecordsByName) -> Figure:
+    """Several recipes' losses and accuracies over the epochs: training dashed, validation full, the seeds' means."""
+    figure = _figure(2.9)
+    left, right = figure.subplots(1, 2)
+    for i, records in enumerate(_present(records_by_name)):
+        n = min(len(record.history) for record in records)
+        for ax, kind, scale in ((left, "loss", 1), (right, "accuracy", 100)):
+            for split, dash in (("train", "--"), ("val", "-")):
+                values = [[getattr(row, f"{split}_{kind}") for row in record.history[:n]] for record in records]
+                if all(value is not None for row in values for value in row):
+                    look = {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)] if n < 10 else ""}
+                    label = tables.title(records) if (ax, split) == (left, "train") else None
+                    ax.plot(range(1, n + 1), scale * np.mean(values, axis=0), dash, markersize=4, label=label, **look)
+    for ax, label in ((left, "loss, nats"), (right, "accuracy, %")):
+        ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, max(ax.get_xlim()[1], 1.5)))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y")
+    figure.legend(loc="outside upper center", ncols=3)
+    return figure
+
+
+@styled
 def confusion(records: Sequence[RunRecord]) -> Figure:
     """Test images by true and predicted class: counts, mean over the seeds; shade, the share of the true class."""
     statistics.answers(records)

@@ -28,7 +28,7 @@ from labreport.facts.reported import (
     Statement,
     System,
 )
-from labreport.records.record import DataInfo, RunRecord
+from labreport.records.record import DataInfo, Epoch, RunRecord
 
 NONE = "—"  # nothing stated, nothing measured, or nothing to compare
 MARK = "‡"  # stands beside results whose training started from other weights than torchvision's
@@ -185,10 +185,22 @@ def _setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def history_table(record: RunRecord, rows: int = 20) -> pd.DataFrame:
-    """The training's history, thinned evenly to at most `rows` epochs with the first and the last."""
-    n = len(record.history)
-    shown = [record.history[i] for i in sorted(set(np.linspace(0, n - 1, min(rows, n)).round().astype(int)))]
+def settings_table(records_by_name: RecordsByName) -> pd.DataFrame:
+    """The settings in which trained recipes differ, and their numbers of parameters, a column each."""
+    firsts = {name: records[0] for name, records in records_by_name.items() if records}
+    rows = []
+    for field in dataclasses.fields(Recipe):
+        values = [_setting(record.recipe.get(field.name, field.default)) for record in firsts.values()]
+        if field.name != "name" and len(set(values)) > 1:
+            rows.append((_SETTINGS.get(field.name, field.name.replace("_", " ")), *values))
+    rows.append(("parameters", *(f"{record.parameters:,}" for record in firsts.values())))
+    return pd.DataFrame(rows, columns=["Setting", *firsts])
+
+
+def history_table(history: Sequence[Epoch], rows: int = 20) -> pd.DataFrame:
+    """A training's history, thinned evenly to at most `rows` epochs with the first and the last."""
+    n = len(history)
+    shown = [history[i] for i in sorted(set(np.linspace(0, n - 1, min(rows, n)).round().astype(int)))]
     return pd.DataFrame(
         {
             "Epoch": [str(row.epoch) for row in shown],

@@ -6,17 +6,22 @@ said to be missing; nothing else happens.
 
 from __future__ import annotations
 
+import html
+import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from labreport.evidence import figures, statistics, tables
 from labreport.evidence.claims import claims as judged_claims
 from labreport.evidence.claims import ranking
-from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES, UPSCALED
+from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES, UPSCALED, Recipe
 from labreport.facts.reported import RESNET_LOG_TEXT, SYSTEMS
 from labreport.lab.session import Lab, caveat_of
+from labreport.lab.widgets import live
 from labreport.records.record import RunRecord
 
 RecordsByName = Mapping[str, Sequence[RunRecord]]
@@ -37,13 +42,17 @@ def images(lab: Lab) -> None:
     )
 
 
-def train(lab: Lab, name: str) -> list[RunRecord]:
-    """Show the recipe, train it (or take its stored records), and show how the training went. Returns the records."""
-    recipe = lab.recipe(name)
-    lab.table(
-        tables.recipe_table(recipe), f"{name}-recipe", f"{recipe.title}: the recipe, and where each setting is from"
-    )
-    records = lab.train(name)
+def train(lab: Lab, recipe: str | Recipe) -> list[RunRecord]:
+    """Show a recipe, by name or your own, train it (or take its stored records), and show how that went.
+
+    Returns the records.
+    """
+    given, recipe = recipe, lab.recipe(recipe)
+    name = recipe.name
+    caption = f"{recipe.title}: the recipe, and where each setting is from"
+    lab.table(tables.recipe_table(recipe), f"{name}-recipe", caption, lab.data_caveat)
+    records = lab.train(given)
+    lab = lab.about(records)
     if records:
         images = "all training images; none were held out" if recipe.train_on_val else "training and validation images"
         smoothed = ", and the loss on smoothed targets" if recipe.label_smoothing else ""
@@ -54,8 +63,89 @@ def train(lab: Lab, name: str) -> list[RunRecord]:
         )
         lab.show(figures.curves(records), f"{name}-curves", caption)
         caption = f"{tables.title(records)}: the training with seed {records[0].seed}, epoch by epoch"
-        lab.table(tables.history_table(records[0], rows=12), f"{name}-history", caption)
+        lab.table(tables.history_table(records[0].history, rows=12), f"{name}-history", caption)
     return records
+
+
+def network(lab: Lab, recipe: str | Recipe) -> None:
+    """The network of a recipe, on the table: layer by layer, beside its source."""
+    from labreport.networks import layers, models
+    from labreport.training.trial import built, input_shape
+
+    recipe = lab.recipe(recipe)
+    builder = models.find(recipe.model)
+    model = built(builder, recipe.model, 10)
+    shape = input_shape(recipe, 10, (3, 32, 32))
+    found = layers.layers(model, shape)
+    rows = [
+        (
+            layer.name,
+            layer.kind,
+            "×".join(map(str, layer.shape)),
+            f"{layer.parameters:,}" if layer.parameters else tables.NONE,
+            f"{layer.flops / 1e6:.2f}" if layer.flops else tables.NONE,
+            "×".join(map(str, layer.sees)) if layer.sees else tables.NONE,
+        )
+        for layer in found
+    ]
+    total = f"{layers.count(model):,}", f"{sum(layer.flops for layer in found) / 1e6:.2f}"
+    rows.append(("in all", "", "", *total, ""))
+    frame = pd.DataFrame(rows, columns=["Layer", "Kind", "Output", "Parameters", "MFLOPs", "Sees"])
+    caption = (
+        f"{recipe.title}: the network, layer by layer, for one input of {'×'.join(map(str, shape))}. What happens "
+        "between the layers is in its source. Sees: pixels of the image that reach the middle of the output"
+    )
+    source = code_html(layers.source(builder, model))
+    lab.table(frame, f"{recipe.name}-network", caption, caveat="", beside=source)
+
+
+def training_step(lab: Lab) -> None:
+    """The step of gradient descent that every training here is made of, as it is in the code."""
+    from IPython.display import HTML, display
+
+    from labreport.training.steps import train_step
+
+    display(HTML(code_html(inspect.getsource(train_step))))
+
+
+def code_html(source: str) -> str:
+    """Python source as HTML; nothing for none."""
+    look = "overflow-x: auto; font-size: 85%; line-height: 1.35"
+    return f'<pre class="python" style="{look}"><code>{html.escape(source)}</code></pre>' if source else ""
+
+
+def compare(lab: Lab, systems: Mapping[str, str | Recipe]) -> dict[str, list[RunRecord]]:
+    """Yours beside the report's: each recipe against the first, after training what is missing. Returns the records.
+
+    `systems` maps labels to recipes, by name or your own: settings that differ, test accuracy with a paired test, and
+    all curves in one picture.
+    """
+    recipes = {label: lab.recipe(recipe) for label, recipe in systems.items()}
+    (first, reference), *others = recipes.items()
+    same = [label for label, recipe in others if _nameless(recipe) == _nameless(reference)]
+    for label in same:
+        if live():
+            lab.say(
+                f"“{label}” is “{first}” so far: change a setting in the cell above, run it, and run this one again."
+            )
+    trained = {label: lab.train(recipe) for label, recipe in systems.items() if label not in same}
+    present = {label: [replace(r, title=label) for r in records] for label, records in trained.items() if records}
+    if len(present) < 2:
+        if len(same) < len(others):
+            lab.say("Fewer than two of these were trained here, so there is nothing to compare.")
+        return trained
+    lab = lab.about([record for records in present.values() for record in records])
+    name = "-".join(["compare", *dict.fromkeys(records[0].name for records in present.values())])
+    lab.table(tables.settings_table(present), f"{name}-settings", "What differs", lab.data_caveat)
+    caption = f"Test accuracy, and its difference from “{first}” on the same images"
+    lab.table(tables.ablation_table(present), name, caption)
+    caption = "Loss and accuracy: training dashed, validation full."
+    lab.show(figures.curves_together(present), f"{name}-curves", caption)
+    return trained
+
+
+def _nameless(recipe: Recipe) -> dict:
+    return {name: value for name, value in recipe.settings().items() if name != "name"}
 
 
 def seen_pixels(lab: Lab) -> None:
@@ -86,6 +176,7 @@ def results(lab: Lab, records: Sequence[RunRecord]) -> None:
     if not records:
         lab.say("This system was not run here, so there is nothing to show.")
         return
+    lab = lab.about(records)
     name, title = records[0].name, tables.title(records)
     reported = SYSTEMS.get(name)
     runs = tables.runs(records)
@@ -334,6 +425,7 @@ def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> 
     """One system's result in a few sentences, beside the report's; `name` is the recipe's, where it may be missing."""
     if not records:
         return f"{lab.recipe(name).title if name else 'This system'} was not run here."
+    lab = lab.about(records)
     measured = statistics.measure(records, "test accuracy")
     title, conditions = tables.title(records), f" Conditions: {lab.caveat}." if lab.caveat else ""
     text = (

@@ -101,8 +101,10 @@ def _chosen(lab: Lab, wanted: Sequence[str] | None, most: int = 2) -> list[Netwo
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def predict_photo(lab: Lab, *photos: Any, networks: Sequence[str] | None = None) -> None:
+def predict_photo(lab: Lab, *photos: Any, networks: Sequence[str] | None = None, name: str = "") -> None:
     """What networks say of pictures of one's own, or of three test images; then a panel to drop a photo on.
+
+    `name` is that of the figure and its file, where there is another one.
 
     Raises:
         PhotoError: something is not a picture that can be read.
@@ -120,7 +122,7 @@ def predict_photo(lab: Lab, *photos: Any, networks: Sequence[str] | None = None)
     true = " On orange: the true class." if labels is not None else ""
     shown = "pictures of one's own" if photos else "test images"
     caption = f"The probabilities that {' and '.join(said)} {'give' if len(said) > 1 else 'gives'} to {shown}.{true}"
-    name = "your-pictures" if photos else "pictures"
+    name = name or ("your-pictures" if photos else "pictures")
     figure = pictures.bars(images.numpy(), said, classes, titles, labels)
     lab.show(figure, name, caption, _caveat(lab, chosen), alt=_in_words(titles, said, classes))
     lab.say(_every_picture(classes) + "\n\n" + "\n".join(f"- {network}." for network in chosen))

@@ -8,6 +8,8 @@ lab.show(figures.curves(records), "baseline-curves", "Loss and accuracy of the b
 from __future__ import annotations
 
 import base64
+import copy
+import dataclasses
 import html
 import io
 import os
@@ -18,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labreport import paths
-from labreport.facts.recipes import ABLATIONS, FOR_GPUS, PROFILES, RECIPES, SEEDS, UPSCALED, Recipe, for_profile
+from labreport.facts.recipes import KNOWN, PROFILES, RECIPES, SEEDS, Recipe, for_profile, shortened
 from labreport.files import write_atomically
 from labreport.lab.parameters import refuse_misspelt
+from labreport.lab.sentences import in_sentences
 from labreport.records.record import CAVEATS, RunRecord
 from labreport.records.store import Store
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
     from labreport.images.cifar10 import Data
+    from labreport.training.progress import Watch
 
 PROFILE_CAVEATS = {
     "smoke": "smoke test: one epoch on a few hundred images",
@@ -47,6 +51,7 @@ class Lab:
     data_dir: Path | None
     device: str | None
     missing: dict[str, str] = field(default_factory=dict, compare=False)  # recipes that were not run, and why
+    whole: set[str] = field(default_factory=set, compare=False)  # recipes that the profile has not shortened
     _seen: list[RunRecord] = field(default_factory=list, compare=False, repr=False)  # of other weights, given out
 
     @classmethod
@@ -63,6 +68,7 @@ class Lab:
             ValueError: a parameter has a value that cannot be used, or papermill was given one that does not exist; the
                 message names it and what can be.
         """
+        in_sentences()
         refuse_misspelt()
         profile = profile or os.environ.get("LABREPORT_PROFILE") or "quick"
         if profile not in PROFILES:
@@ -115,10 +121,9 @@ class Lab:
             ValueError: there is no recipe of that name.
         """
         if isinstance(recipe, str):
-            known = RECIPES | ABLATIONS | UPSCALED | FOR_GPUS
-            if recipe not in known:
-                raise ValueError(f"no recipe is named {recipe!r}; there are {', '.join(known)}")
-            recipe = known[recipe]
+            if recipe not in KNOWN:
+                raise ValueError(f"no recipe is named {recipe!r}; there are {', '.join(KNOWN)}")
+            recipe = KNOWN[recipe]
         return for_profile(recipe, self.profile)
 
     @property
@@ -141,17 +146,21 @@ class Lab:
         Where weights cannot be downloaded, or nothing may be trained (`reports_only`), the list can be short or empty,
         and a printed line says why.
         """
-        recipe = self.recipe(recipe)
+        given, recipe = recipe, self.recipe(recipe)
+        if isinstance(given, Recipe) and not shortened(given, self.profile):
+            self.whole.add(recipe.name)
+        hints = () if self.reports_only else self._try(recipe)
         stored = self._stored(recipe)
         if self.reports_only:
             if not stored:
                 self._miss(recipe.name, "no stored run, and no data folder was named")
             return self._given(stored.values())
         missing = [seed for seed in self.seeds if seed not in stored]
+        look = self._watch(stored.values(), hints)
         if len(missing) > 1 and recipe.name in RECIPES and recipe == self.recipe(recipe.name):
-            stored |= self._train_at_once(recipe, missing)
+            stored |= self._train_at_once(recipe, missing, look)
         for seed in missing:
-            if seed not in stored and (record := self._train_one(recipe, seed)):
+            if seed not in stored and (record := self._train_one(recipe, seed, look)):
                 stored[seed] = record
         return self._given(stored[seed] for seed in sorted(stored))
 
@@ -160,6 +169,27 @@ class Lab:
         given = list(records)
         self._seen.extend(record for record in given if record.weights_caveat)
         return given
+
+    def _try(self, recipe: Recipe) -> tuple[str, ...]:
+        """Hints on the recipe's network, after a first batch.
+
+        Raises:
+            NetworkError: it cannot be trained.
+        """
+        from labreport.training.trial import input_shape, try_network
+
+        num_classes = len(self.data.info.classes)
+        return try_network(recipe, num_classes, input_shape(recipe, num_classes, self.data.train.images.shape[1:]))
+
+    def _watch(self, stored: Iterable[RunRecord], hints: tuple[str, ...]) -> Watch:
+        """Who is told of the trainings of a recipe, and now of those that the store has."""
+        from labreport.lab.live import watch
+        from labreport.training.train import stage_of
+
+        look = watch()
+        for record in stored:
+            look(stage_of(record, hints))
+        return look
 
     def _stored(self, recipe: Recipe) -> dict[int, RunRecord]:
         """What the store has of this recipe, by seed."""
@@ -178,17 +208,32 @@ class Lab:
         """The fingerprint of the images whose records are reported, where none were named."""
         return most_used_images(self.store.all())
 
-    def _train_at_once(self, recipe: Recipe, seeds: list[int]) -> dict[int, RunRecord]:
+    def _train_at_once(self, recipe: Recipe, seeds: list[int], look: Watch) -> dict[int, RunRecord]:
         """The seeds that could be trained side by side, where that is faster; the others are left to `_train_one`."""
+        from labreport.lab.widgets import live
         from labreport.running.local import jobs_for, this_machine
         from labreport.running.plan import carry_out, missing
+        from labreport.training.identity import network_of
+        from labreport.training.owner import in_progress
+        from labreport.training.train import result, stage_of, stem_of
 
         self.refuse_stand_in()
         if (jobs := jobs_for(recipe, self.device)) > 1:
             store, info = self.store, self.data.info
-            with this_machine(store, info, self.profile, self.data_dir, self.device, jobs) as place:
-                list(carry_out(missing([recipe], seeds, store, info, place, threads=1), place))
-        return self._stored(recipe)
+            network = network_of(recipe, len(info.classes))
+            stems = [stem_of(recipe, info, seed, network, "", self.profile) for seed in seeds]
+
+            def poll() -> None:
+                for stage in filter(None, map(in_progress, stems)):
+                    look(stage)
+
+            say = {"say": lambda line: None} if live() else {}
+            with this_machine(store, info, self.profile, self.data_dir, self.device, jobs, **say) as place:
+                list(carry_out(missing([recipe], seeds, store, info, place, threads=1), place, poll if say else None))
+        trained = {seed: record for seed, record in self._stored(recipe).items() if seed in seeds}
+        for record in trained.values():
+            look(dataclasses.replace(stage_of(record), ended=result(record)))
+        return trained
 
     def refuse_stand_in(self) -> None:
         """The reference run's protocol says nothing about drawn shapes: `paper` trains on CIFAR-10 or not at all.
@@ -199,25 +244,32 @@ class Lab:
         if self.profile == "paper" and self.data.info.source == "synthetic stand-in":
             raise ValueError("the paper profile trains on CIFAR-10 only; name a folder that holds cifar-10-batches-py")
 
-    def _train_one(self, recipe: Recipe, seed: int) -> RunRecord | None:
+    def _train_one(self, recipe: Recipe, seed: int, look: Watch) -> RunRecord | None:
         from labreport.networks.pretrained import WeightsUnavailable
         from labreport.training.train import train
 
         self.refuse_stand_in()
-        from labreport.lab.live import LiveDisplay
-
-        live = LiveDisplay.start(recipe)
         try:
-            return train(recipe, self.data, seed, profile=self.profile, device=self.device, on_epoch=live.update)
+            return train(recipe, self.data, seed, profile=self.profile, device=self.device, watch=look)
         except WeightsUnavailable as error:
             self._miss(recipe.name, str(error))
             return None
-        finally:
-            live.close()
 
     def _miss(self, name: str, reason: str) -> None:
         self.missing[name] = reason
         print(f"{name}: not run; {reason}")
+
+    def runs(self, delete: str = "") -> pd.DataFrame:
+        """This profile's trainings, one's own first; before that, delete the one with the key `delete`.
+
+        Raises:
+            ValueError: there is no such training, it is under way, or it belongs to the reference run.
+        """
+        from labreport.lab import runs
+
+        if delete:
+            print(runs.delete(self.profile, delete))
+        return runs.listed(self.profile)
 
     def records(self, recipes: Mapping[str, Recipe] = RECIPES) -> dict[str, list[RunRecord]]:
         """What this profile has of each of the suite's recipes, in the report's order; trains nothing."""
@@ -236,10 +288,9 @@ class Lab:
         """How many records of each of the suite's recipes were made by code that has changed since, where any were."""
         from labreport.training.identity import code_of
 
-        known = RECIPES | ABLATIONS | UPSCALED | FOR_GPUS
         earlier = {}
         for name, records in records_by_name.items():
-            if not records or name not in known:
+            if not records or name not in KNOWN:
                 continue
             recipe, classes = self.recipe(name), len(records[0].data.classes)
             kinds = {(record.on_gpu, record.compiled) for record in records}
@@ -259,6 +310,13 @@ class Lab:
         return caveat_of(self.records()) if self.reports_only else self.data.caveat
 
     # --- showing ------------------------------------------------------------------------------------------------------
+
+    def about(self, records: Sequence[RunRecord]) -> Lab:
+        """This session as it speaks of these: of recipes that its profile leaves whole, without that caveat."""
+        other = copy.copy(self)
+        if records and {record.name for record in records} <= self.whole:
+            other.__dict__["caveat"] = self.data_caveat
+        return other
 
     def show(
         self, figure: Figure, name: str, caption: str, caveat: str | None = None, *, alt: str | None = None
@@ -298,11 +356,19 @@ class Lab:
         )
 
     def table(
-        self, frame: pd.DataFrame, name: str, caption: str, caveat: str | None = None, *, index: bool = False
+        self,
+        frame: pd.DataFrame,
+        name: str,
+        caption: str,
+        caveat: str | None = None,
+        *,
+        index: bool = False,
+        beside: str = "",
     ) -> None:
         """Save a table as figures/<profile>/<name>.csv and .md, and display it with its caption.
 
-        `caveat` follows the caption instead of the session's own.
+        `caveat` follows the caption instead of the session's own; the HTML `beside` stands beside the table, or under
+        it where there is no room.
         """
         from IPython.display import HTML, display
 
@@ -311,7 +377,9 @@ class Lab:
         titled = f"{caption} ({caveat})" if caveat else caption
         write_atomically(folder / f"{name}.csv", frame.to_csv(index=index).encode())
         write_atomically(folder / f"{name}.md", f"{titled}\n\n{frame.to_markdown(index=index)}\n".encode())
-        display(HTML(table_html(frame, name, titled, index=index)))
+        table = table_html(frame, name, titled, index=index)
+        side = f'<div style="display: flex; flex-wrap: wrap; gap: 0 2em; align-items: start">{table}{beside}</div>'
+        display(HTML(side if beside else table))
 
     def say(self, text: str) -> None:
         """Display Markdown: a finding, written from records."""

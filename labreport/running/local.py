@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +42,12 @@ def this_machine(
     data_dir: Path | None = None,
     device: str | None = None,
     jobs: int | None = None,
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Iterator[Place]:
     """This machine as a place for the suite's own recipes: all its CPUs; or all its GPUs, or the one that is named.
 
-    The processes' lines go to this one's stderr. If this one is interrupted, they are ended; their checkpoints stay.
+    The processes' lines go to `say`, by default to this one's stderr. If this one is interrupted, they are ended; their
+    checkpoints stay.
     """
     device = device or best_device().type
     count = torch.cuda.device_count() if device == "cuda" else int(device.startswith("cuda"))
@@ -58,7 +60,7 @@ def this_machine(
     def train(training: Training) -> RunRecord:
         free = devices.get()
         try:
-            run(_command(training, profile, data_dir, free), processes)
+            run(_command(training, profile, data_dir, free), processes, say)
         finally:
             devices.put(free)
         network = network_of(training.recipe, len(info.classes))
@@ -83,8 +85,10 @@ def _command(training: Training, profile: str, data_dir: Path | None, device: st
     return command + (["--data", str(data_dir)] if data_dir else [])
 
 
-def run(command: list[str], processes: list[subprocess.Popen]) -> None:
+def run(command: list[str], processes: list[subprocess.Popen], say: Callable[[str], None]) -> None:
     """Run one command of labreport's, which ends when this process does; add its process to `processes`.
+
+    Its lines go to `say`.
 
     Raises:
         NotTrained: it failed; the message is its last line.
@@ -99,9 +103,9 @@ def run(command: list[str], processes: list[subprocess.Popen]) -> None:
         env=os.environ | {PARENT: str(os.getpid())},
     ) as process:
         processes.append(process)
-        for line in process.stderr:  # a bar's states end in \r, which text mode reads as a line's end
+        for line in process.stderr:
             if line.strip():
                 last = line.strip()
-                print(last, file=sys.stderr, flush=True)
+                say(last)
     if process.returncode:
         raise NotTrained(f"{last.removeprefix('labreport: ')} (exit status {process.returncode})")

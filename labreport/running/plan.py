@@ -97,8 +97,11 @@ def missing(
     return trainings
 
 
-def carry_out(trainings: Iterable[Training], place: Place) -> Iterator[Outcome]:
-    """Each training's outcome as it ends. One that builds on another waits for it, and is given up where it failed."""
+def carry_out(trainings: Iterable[Training], place: Place, poll: Callable[[], None] | None = None) -> Iterator[Outcome]:
+    """Each training's outcome as it ends. One that builds on another waits for it, and is given up where it failed.
+
+    `poll` is called once a second meanwhile.
+    """
     waiting = list(trainings)
     running: dict[Future[RunRecord], Training] = {}
     while waiting or running:
@@ -106,6 +109,9 @@ def carry_out(trainings: Iterable[Training], place: Place) -> Iterator[Outcome]:
             if _fits(training, list(running.values()), place):
                 waiting.remove(training)
                 running[place.start(training)] = training
+        if poll:
+            while not wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
+                poll()
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             training = running.pop(future)
             if (error := future.exception()) is None:

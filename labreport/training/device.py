@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from labreport.cpus import available_cpus
 from labreport.facts.recipes import Recipe
-from labreport.records.provenance import output
+from labreport.records.provenance import environment, output
 
 TINY_BATCH = 16  # up to here a second CPU thread gains a quarter at most, and a third nothing
 
@@ -106,6 +106,13 @@ def memory_told(device: torch.device, batch_size: int) -> Iterator[None]:
             f"{_name(device)} has too little memory for batches of {batch_size}; lower batch_size, free memory there, "
             "or name another device"
         ) from error
+
+
+def place(device: torch.device) -> str:
+    """The processor or card, short, with the CPU threads in use."""
+    here = environment(device)
+    threads = f", {here.threads} thread{'s' * (here.threads > 1)}" if device.type == "cpu" else ""
+    return here.device.partition(" (")[0] + threads
 
 
 def supports_bf16(device: torch.device) -> bool:

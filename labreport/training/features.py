@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from labreport import paths
 from labreport.digests import DIGITS, network_digest
@@ -22,8 +20,10 @@ from labreport.files import write_atomically
 from labreport.images.splits import Data, Images
 from labreport.networks import costs, models
 from labreport.records.record import RunRecord, weights_digest
+from labreport.training.device import place
 from labreport.training.evaluate import predict
 from labreport.training.owner import owned
+from labreport.training.progress import Progress, Stage, Watch
 from labreport.training.run import DeviceSplit, Run, TrainingError
 
 SPLITS = ("train", "val", "test")
@@ -69,7 +69,9 @@ def behead(model: nn.Module) -> None:
     model.set_submodule(last, nn.Identity())
 
 
-def frozen_features(recipe: Recipe, data: Data, seed: int, profile: str, device: torch.device) -> tuple[Costs, Data]:
+def frozen_features(
+    recipe: Recipe, data: Data, seed: int, profile: str, device: torch.device, watch: Watch
+) -> tuple[Costs, Data]:
     """The images replaced by their features (N, F), kept in `runs/`, and what the network and its work cost.
 
     Of the work only that on the training images counts, as in every training.
@@ -85,8 +87,10 @@ def frozen_features(recipe: Recipe, data: Data, seed: int, profile: str, device:
     parts = (network_digest(plain, builder), weights_digest(run.weights), data.info.fingerprint)
     named = "\0".join((*parts, recipe.normalization, str(run.autocast)))
     folder = paths.runs(profile) / f"features-{hashlib.sha256(named.encode()).hexdigest()[:DIGITS]}"
-    with owned(folder, f"features for {recipe.name}"):
-        found = _features(run, data, folder, recipe.name)
+    images = sum(len(getattr(data, name)) for name in SPLITS)
+    start = Stage(f"{recipe.title or recipe.name}: features", seed, 1, images, device=place(device))
+    with owned(folder, start, watch) as tell:
+        found = _features(run, data, folder, Progress(start, [1.0], tell))
     seconds = sum(spent for _, spent in found["train"])
     flops = costs.flops_per_input(plain, (3, *data.train.images.shape[-2:]))[0]
     size = sum(p.numel() * p.element_size() for p in plain.parameters())
@@ -97,29 +101,30 @@ def frozen_features(recipe: Recipe, data: Data, seed: int, profile: str, device:
     return spent, dataclasses.replace(data, train=train, val=val, test=test)
 
 
-def _features(run: Run, data: Data, folder: Path, label: str) -> dict[str, list[tuple[Tensor, float]]]:
+def _features(run: Run, data: Data, folder: Path, progress: Progress) -> dict[str, list[tuple[Tensor, float]]]:
     """Every split's features in parts, with the seconds that each took; what an earlier process did is kept."""
     splits = {name: DeviceSplit.of(getattr(data, name), run.device) for name in SPLITS}
     found: dict[str, list[tuple[Tensor, float]]] = {name: [] for name in SPLITS}
-    with tqdm(total=sum(map(len, splits.values())), desc=f"{label}, features", unit="img", unit_scale=True,
-              mininterval=0.5 if sys.stderr.isatty() else 10.0, file=sys.stderr) as bar:  # fmt: skip
-        for name, split in splits.items():
-            for start in range(0, len(split), A_FILE):
-                path = folder / f"{name}-{start:05}.safetensors"
-                if not path.exists():
-                    inputs = split.inputs[start : start + A_FILE]
-                    began = time.perf_counter()
-                    features = torch.cat([_some(run, some, bar) for some in inputs.split(AT_ONCE)])
-                    seconds = time.perf_counter() - began
-                    write_atomically(path, save({"features": features}, metadata={"seconds": repr(seconds)}))
-                found[name].append(_kept(path))
-                bar.n = sum(len(part) for parts in found.values() for part, _ in parts)
+    progress.begin(())
+    for name, split in splits.items():
+        for start in range(0, len(split), A_FILE):
+            path = folder / f"{name}-{start:05}.safetensors"
+            inputs = split.inputs[start : start + A_FILE]
+            if path.exists():
+                progress.count(len(inputs))
+            else:
+                began = time.perf_counter()
+                features = torch.cat([_some(run, some, progress) for some in inputs.split(AT_ONCE)])
+                seconds = time.perf_counter() - began
+                write_atomically(path, save({"features": features}, metadata={"seconds": repr(seconds)}))
+            found[name].append(_kept(path))
+    progress.tell(ended=f"of {progress.stage.images:,} images, kept in {folder}")
     return found
 
 
-def _some(run: Run, inputs: Tensor, bar: tqdm) -> Tensor:
+def _some(run: Run, inputs: Tensor, progress: Progress) -> Tensor:
     features = predict(run, DeviceSplit(inputs, inputs.new_zeros(len(inputs), dtype=torch.int64)))
-    bar.update(len(inputs))
+    progress.count(len(inputs))
     return features.cpu()
 
 

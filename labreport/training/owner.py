@@ -2,42 +2,52 @@
 
 from __future__ import annotations
 
-import datetime
+import dataclasses
 import json
 import os
-import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from labreport.files import write_atomically, writing
+from labreport.training.progress import Stage, Watch
 
 POLL = 2.0  # seconds between two looks at a run that another process owns
+WRITE = 5.0  # seconds between two writings of a stage
 
 
 @contextmanager
-def owned(stem: Path, label: str) -> Iterator[Callable[[int, int], None]]:
-    """Hold the run whose files begin with `stem`, once no other process does; a line says when that means waiting.
+def owned(stem: Path, start: Stage, watch: Watch) -> Iterator[Watch]:
+    """Hold the run whose files begin with `stem`, once no other process does; while one does, `watch` is told of it.
 
-    Yields a function to tell (epochs done, epochs in all).
+    Yields a function that tells stages to `watch`, and writes those of this run down for whoever waits for it; others
+    are of a training that this one stands on.
 
     Raises:
         StorageError: the lock's folder cannot be written.
     """
-    state = stem.with_suffix(".progress.json")
     lock = FileLock(stem.with_suffix(".lock"))
-    since = datetime.datetime.now().isoformat(sep=" ", timespec="minutes")
+    state = stem.with_suffix(".progress.json")
+    written: tuple[int, float] | None = None  # epochs and time of the last stage there
 
-    def tell(done: int, epochs: int) -> None:
-        command = os.environ.get("LABREPORT_COMMAND", "")  # of labreport.running.signals, which reads it here
-        seen = {"since": since, "done": done, "epochs": epochs, "command": command}
-        write_atomically(state, json.dumps(seen).encode())
+    def tell(stage: Stage) -> None:
+        nonlocal written
+        done = len(stage.history)
+        turn = written is None or done != written[0] or time.monotonic() - written[1] >= WRITE
+        if turn and stage.label == start.label:
+            written = done, time.monotonic()
+            command = os.environ.get("LABREPORT_COMMAND", "")  # labreport.running.signals reads it here, and the epochs
+            seen = {"done": done, "epochs": stage.epochs, "command": command, "stage": dataclasses.asdict(stage)}
+            write_atomically(state, json.dumps(seen).encode())
+        watch(stage)
 
-    with writing(stem.parent):
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        _acquire(lock, state, label)
+    wait = 0.0
+    while not _acquired(lock, stem.parent, wait):
+        watch(dataclasses.replace(in_progress(stem) or start, elsewhere=True))
+        wait = POLL
     try:
         yield tell
     finally:
@@ -45,23 +55,19 @@ def owned(stem: Path, label: str) -> Iterator[Callable[[int, int], None]]:
         lock.release()
 
 
-def _acquire(lock: FileLock, state: Path, label: str) -> None:
-    told = ""
-    while True:
+def _acquired(lock: FileLock, folder: Path, wait: float) -> bool:
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=POLL if told else 0)
-            return
+            lock.acquire(timeout=wait)
         except Timeout:
-            text = in_progress(state)
-            if text != told:
-                print(f"{label}: {text}; waiting for it", file=sys.stderr, flush=True)
-                told = text
+            return False
+    return True
 
 
-def in_progress(state: Path) -> str:
-    """What is known of a run that another process is at."""
+def in_progress(stem: Path) -> Stage | None:
+    """How far another process is with that run, as far as it has said."""
     try:
-        seen = json.loads(state.read_text())
-        return f"in progress in another process since {seen['since']}, epoch {seen['done']}/{seen['epochs']}"
-    except (OSError, ValueError, KeyError):
-        return "in progress in another process, in its first epoch"
+        return Stage.of(json.loads(stem.with_suffix(".progress.json").read_bytes())["stage"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from labreport import paths
+from labreport.evidence.notes import notes
+from labreport.evidence.tables import duration, percent
 from labreport.facts.recipes import RECIPES, Recipe, for_profile
 from labreport.files import clear_leftovers, write_atomically, writing
 from labreport.images.splits import Data, Images
@@ -24,15 +26,20 @@ from labreport.networks import costs, models, pretrained
 from labreport.records.record import DataInfo, Epoch, RunRecord, run_key, weights_digest
 from labreport.records.store import Store
 from labreport.training.compiled import steps_for
-from labreport.training.device import best_device, check_device, keep_freed_memory, memory_told, threads_for
+from labreport.training.device import best_device, check_device, keep_freed_memory, memory_told, place, threads_for
 from labreport.training.evaluate import predict, predictions, score
 from labreport.training.features import Costs, frozen_features
 from labreport.training.identity import code_of, network_of
 from labreport.training.optimizers import set_rates
 from labreport.training.owner import owned
-from labreport.training.progress import progress
+from labreport.training.progress import Lines, Progress, Stage, Watch, each_step
 from labreport.training.run import DeviceSplit, Run, TrainingError, splits_for
-from labreport.training.steps import train_epoch
+from labreport.training.steps import chunk_trainer, train_eagerly, train_epoch
+from labreport.training.trial import input_shape, seconds_per_image, try_network
+
+
+class Stopped(KeyboardInterrupt):
+    """A training was interrupted; the message says what is kept."""
 
 
 def train(
@@ -43,38 +50,47 @@ def train(
     profile: str = "quick",
     device: torch.device | str | None = None,
     on_epoch: Callable[[Run], None] | None = None,
+    watch: Watch | None = None,
 ) -> RunRecord:
     """Train `recipe` on `data` and return its record: stored, resumed, or from the start.
 
     A finished run of the same settings, network, data and seed is returned as it is; an interrupted one goes on from
-    its last whole epoch; one that another process is at is waited for. `on_epoch` is called after every epoch, for a
-    live curve. The test split is read once, after training.
+    its last whole epoch; one that another process is at is waited for. `on_epoch` is called after every epoch, and
+    `watch` is told how far the training is, about once a second; by default it is written in lines. The test split is
+    read once, after training.
 
     Raises:
         TrainingError: the loss is not finite, or a checkpoint cannot be read.
         WeightsUnavailable, WeightsError: pretrained weights are wanted and cannot be had, or not be used.
         DeviceError: the device cannot train, or has too little memory.
         StorageError: a checkpoint or the record cannot be written.
-        ValueError: the recipe names something that does not exist.
+        ValueError: the recipe names something that does not exist, or a network that cannot be trained.
+        Stopped: the training was interrupted; what it had reached is kept.
     """
     device = torch.device(device) if device else best_device()
     check_device(device)
-    network = network_of(recipe, len(data.info.classes))
+    watch = watch or Lines()
+    num_classes = len(data.info.classes)
+    hints = try_network(recipe, num_classes, input_shape(recipe, num_classes, tuple(data.train.images.shape[1:])))
+    network = network_of(recipe, num_classes)
     weights = pretrained.weights_name() if recipe.pretrained else ""
     store = Store(paths.records(profile), {data.info.fingerprint: data.test.labels.numpy()})
-    key = run_key(recipe.settings(), network, weights, data.info.fingerprint, seed)
-    stem = paths.runs(profile) / f"{recipe.name}-seed{seed}-{key}"
+    stem = stem_of(recipe, data.info, seed, network, weights, profile)
+    start = Stage(recipe.title or recipe.name, seed, recipe.epochs, 0, notes=hints)
     look_up = functools.partial(find, store, recipe, seed, data.info, network, weights)
     if stored := look_up():
+        watch(stage_of(stored, hints))
         return stored
-    with owned(stem, f"{recipe.name}, seed {seed}") as progress:
+    with owned(stem, start, watch) as tell:
         stored = look_up()  # whoever had the run until now may have finished it
         if stored is None:
-            tell_of_other_networks(store, recipe, seed, data.info)
-            tell_of_other_checkpoints(stem, f"{recipe.name}, seed {seed}")
+            beside = (*other_networks(store, recipe, seed, data.info), *other_checkpoints(stem))
+            start = dataclasses.replace(start, notes=(*hints, *beside))
             with memory_told(device, recipe.batch_size):
-                stored = _train(recipe, data, seed, profile, device, stem, on_epoch or (lambda _: None), progress)
+                stored = _train(recipe, data, profile, device, stem, on_epoch or (lambda _: None), start, tell)
             store.save(stored)
+        else:
+            tell(stage_of(stored, hints))
         clear_up(stem)
     return stored
 
@@ -102,94 +118,144 @@ def find(
     return None
 
 
-def tell_of_other_networks(store: Store, recipe: Recipe, seed: int, data: DataInfo) -> None:
-    """Say why a run is trained although the store has one of the same name, settings and data."""
-    for record in store.runs(recipe.name, recipe.settings(), seed, data.fingerprint):
-        print(
-            f"{recipe.name}, seed {seed}: trained again, since its network or its first weights are other ones than in "
-            f"the run of {record.finished[:10]}; that record stays ({record.stem})",
-            file=sys.stderr,
-        )
+def stem_of(recipe: Recipe, data: DataInfo, seed: int, network: str, weights: str, profile: str) -> Path:
+    """What the names of that run's files in `runs/` begin with."""
+    key = run_key(recipe.settings(), network, weights, data.fingerprint, seed)
+    return paths.runs(profile) / f"{recipe.name}-seed{seed}-{key}"
 
 
-def tell_of_other_checkpoints(stem: Path, label: str) -> None:
-    """Say that a run begins at its start although there are checkpoints of runs of its name and seed."""
+def stage_of(record: RunRecord, hints: tuple[str, ...] = ()) -> Stage:
+    """A finished training that the store has."""
+    said = tuple(notes(record.history, len(record.data.classes), record.recipe["lr"]).values())
+    ended = f"from the store (trained on {record.finished[:10]}): {result(record)}"
+    epochs, images = len(record.history), record.data.n_train
+    stage = Stage(record.title, record.seed, epochs, images, history=record.history)
+    return dataclasses.replace(stage, notes=hints + said, ended=ended)
+
+
+def result(record: RunRecord) -> str:
+    """What came out, in a few words."""
+    validation = f", validation {percent(record.val_score.accuracy)}" if record.val_score else ""
+    epochs = f"{len(record.history)} epochs" if len(record.history) > 1 else "1 epoch"
+    return f"{epochs} in {duration(record.seconds)}{validation}, test {percent(record.test_score.accuracy)}"
+
+
+def other_networks(store: Store, recipe: Recipe, seed: int, data: DataInfo) -> list[str]:
+    """Why a run is trained although the store has one of the same name, settings and data."""
+    return [
+        f"trained again, since its network or its first weights are other ones than in the run of "
+        f"{record.finished[:10]}; that record stays ({record.stem})"
+        for record in store.runs(recipe.name, recipe.settings(), seed, data.fingerprint)
+    ]
+
+
+def other_checkpoints(stem: Path) -> list[str]:
+    """Why a run begins at its start although there are checkpoints of runs of its name and seed."""
     if stem.with_suffix(".checkpoint").exists():
-        return
-    for path in stem.parent.glob(f"{stem.name.rpartition('-')[0]}-*.checkpoint"):
-        print(
-            f"{label}: starts at the beginning, since {path} is of another network, other settings or other data; "
-            "that one stays",
-            file=sys.stderr,
-        )
+        return []
+    return [
+        f"starts at the beginning, since {path} is of another network, other settings or other data; that one stays"
+        for path in stem.parent.glob(f"{stem.name.rpartition('-')[0]}-*.checkpoint")
+    ]
 
 
 def _train(
     recipe: Recipe,
     data: Data,
-    seed: int,
     profile: str,
     device: torch.device,
     stem: Path,
     on_epoch: Callable[[Run], None],
-    progress: Callable[[int, int], None],
+    start: Stage,
+    tell: Watch,
 ) -> RunRecord:
     keep_freed_memory()
-    checkpoint = stem.with_suffix(".checkpoint")
-    backbone, inputs = extract_features(recipe, data, seed, profile, device) if recipe.features_from else (None, data)
+    checkpoint, num_classes, seed = stem.with_suffix(".checkpoint"), len(data.info.classes), start.seed
+    backbone, inputs = None, data
+    if recipe.features_from:
+        backbone, inputs = extract_features(recipe, data, seed, profile, device, tell)
     splits = splits_for(recipe, inputs, device)
-    num_classes = len(data.info.classes)
+    key = stem.name.rpartition("-")[2]
 
     def after_epoch(run: Run) -> None:
         run.save(checkpoint, code)
-        progress(len(run.history), recipe.epochs)
+        progress.end_epoch(run.history, notes(run.history, num_classes, recipe.lr))
         on_epoch(run)
 
     with threads_for(recipe, device):
-        run = Run.start(recipe, seed, splits["train"], num_classes, device)
-        run.compiled = steps_for(recipe, run.model, splits["train"].inputs)
-        code = code_of(recipe, num_classes, graphs=device.type == "cuda", compiled_steps=run.compiled is not None)
-        if unused := run.resume(checkpoint, code):
-            aside = checkpoint.with_suffix(".checkpoint-of-other-code")
-            with writing(aside):
-                checkpoint.replace(aside)
-            print(
-                f"{recipe.name}, seed {seed}: starts over, since of its checkpoint {unused}; until the run is finished "
-                f"that one is kept as {aside}",
-                file=sys.stderr,
-            )
-        progress(len(run.history), recipe.epochs)
-        fit(run, splits, after_epoch)
-        record = finish(run, splits, data, code, stem.name.rpartition("-")[2], profile)
+        start = dataclasses.replace(start, images=steps_images(recipe, splits["train"]), device=place(device))
+        progress = Progress(start, _work(recipe, splits), tell)
+        try:
+            per_image = seconds_per_image(recipe, splits["train"], num_classes, device)
+            run = Run.start(recipe, seed, splits["train"], num_classes, device)
+            run.compiled = steps_for(recipe, run.model, splits["train"].inputs)
+            code = code_of(recipe, num_classes, graphs=device.type == "cuda", compiled_steps=run.compiled is not None)
+            if unused := run.resume(checkpoint, code):
+                aside = checkpoint.with_suffix(".checkpoint-of-other-code")
+                with writing(aside):
+                    checkpoint.replace(aside)
+                progress.say(
+                    f"starts over, since of its checkpoint {unused}; until the run is finished that one is kept as "
+                    f"{aside}"
+                )
+            progress.begin(run.history, per_image)
+            fit(run, splits, progress, after_epoch)
+            record = finish(run, splits, data, code, key, profile)
+        except KeyboardInterrupt as error:
+            progress.tell(ended=(stopped := _stopped(progress.stage)))
+            raise Stopped(f"{progress.stage.label}: {stopped}") from error
+        except TrainingError as error:
+            progress.tell(ended=f"stopped: {error}")
+            raise
     write_atomically(stem.with_suffix(".safetensors"), save(_plain(run.model.state_dict())))
-    return backbone.added_to(record) if backbone else record
+    record = backbone.added_to(record) if backbone else record
+    progress.tell(ended=result(record))
+    return record
+
+
+def _stopped(stage: Stage) -> str:
+    done = len(stage.history)
+    if not stage.since:
+        return "stopped before its first step; run this again to train it"
+    at = "after its last epoch" if done == stage.epochs else f"in epoch {done + 1}"
+    kept = f"epoch {done} is kept" if done else "no epoch was done yet"
+    return f"stopped {at}; {kept}; run this again to go on"
+
+
+def steps_images(recipe: Recipe, split: DeviceSplit) -> int:
+    """Of an epoch: what does not fill a batch is left out of it."""
+    batch = min(recipe.batch_size, len(split))
+    return len(split) // batch * batch
+
+
+def _work(recipe: Recipe, splits: dict[str, DeviceSplit]) -> list[float]:
+    """What an image of each epoch costs, by its pixels."""
+    side = splits["train"].shape[-1]
+    return [(recipe.image_side(epoch, side) / side) ** 2 for epoch in range(recipe.epochs)]
 
 
 def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
 
 
-def fit(run: Run, splits: dict[str, DeviceSplit], after_epoch: Callable[[Run], None] = lambda _: None) -> None:
-    """The remaining epochs, each followed by validation, `after_epoch` and a line of progress."""
+def fit(run: Run, splits: dict[str, DeviceSplit], progress: Progress, after_epoch: Callable[[Run], None]) -> None:
+    """The remaining epochs, each followed by validation and `after_epoch`."""
     recipe, train_split, val_split = run.recipe, splits["train"], splits["val"]
     if not run.history:
         run.untrained_val_loss = score(predict(run, val_split), val_split.labels).loss
-    label = f"{recipe.name}, seed {run.seed}"
-    done = len(run.history) * len(train_split)
-    with progress(label, recipe.epochs * len(train_split), done) as bar:
+    # Where the network's Python code is not what runs, only chunks can be counted.
+    chunks = chunk_trainer(run, min(recipe.batch_size, len(train_split))) is not train_eagerly
+    with nullcontext() if chunks else each_step(run.model, progress.count):
         for epoch in range(len(run.history), recipe.epochs):
             rate = set_rates(recipe, run.optimizers, epoch)
             start = time.perf_counter()
-            trained = train_epoch(run, train_split, epoch, bar.update)
+            trained = train_epoch(run, train_split, epoch, progress.count if chunks else lambda _: None)
             seconds = time.perf_counter() - start
             val_loss = val_accuracy = None
-            shown = f"train {trained.accuracy:.2%}"
             if not recipe.train_on_val:
                 val = score(predict(run, val_split, epoch=epoch), val_split.labels)
                 val_loss, val_accuracy = val.loss, val.accuracy
-                shown = f"val {val_accuracy:.2%}"
             run.add(Epoch(epoch + 1, rate, trained.loss, trained.accuracy, val_loss, val_accuracy, seconds))
-            bar.set_postfix_str(f"epoch {epoch + 1}/{recipe.epochs}, {shown}", refresh=False)
             after_epoch(run)
 
 
@@ -234,15 +300,17 @@ def finish(
     )
 
 
-def extract_features(recipe: Recipe, data: Data, seed: int, profile: str, device: torch.device) -> tuple[Costs, Data]:
+def extract_features(
+    recipe: Recipe, data: Data, seed: int, profile: str, device: torch.device, watch: Watch
+) -> tuple[Costs, Data]:
     """Every image replaced by its features (N, F), and what these cost.
 
     They are of a network that another recipe trains (or has trained), or of one with ImageNet weights, untrained.
     """
     if recipe.pretrained:
-        return frozen_features(recipe, data, seed, profile, device)
+        return frozen_features(recipe, data, seed, profile, device, watch)
     source = for_profile(RECIPES[recipe.features_from], profile)
-    record = train(source, data, seed, profile=profile, device=device)
+    record = train(source, data, seed, profile=profile, device=device, watch=watch)
     weights = paths.runs(profile) / f"{record.stem}.safetensors"
     run = Run.start(source, seed, DeviceSplit.of(data.train, device), len(data.info.classes), device)
     try:

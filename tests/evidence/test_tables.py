@@ -61,7 +61,7 @@ def test_what_was_counted_from_the_reports_code_is_not_confirmed_by_counting_aga
 
 @pytest.mark.parametrize(("epochs", "rows"), [(1, 1), (3, 3), (20, 20), (300, 20)])
 def test_history_keeps_the_first_and_last_epoch(epochs, rows):
-    frame = tables.history_table(fake_record(epochs=epochs))
+    frame = tables.history_table(fake_record(epochs=epochs).history)
     assert len(frame) == rows
     assert (frame["Epoch"].iloc[0], frame["Epoch"].iloc[-1]) == ("1", str(epochs))
 

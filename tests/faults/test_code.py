@@ -114,7 +114,10 @@ def test_an_edit_of_the_suite_s_own_code_is_told(tmp_path, fault):
     after = run("go")
     assert after.stdout.splitlines()[:2] == ["baseline [(0, 1), (0, 1), (1, 1)]", "fine_tuned [(0, 1), (1, 1)]"]
     assert after.stdout.splitlines()[2] == "earlier {'baseline': 1, 'fine_tuned': 1}"
-    assert "baseline, seed 0: trained again, since its network" in after.stderr
-    assert "baseline, seed 1: starts at the beginning, since " in after.stderr
-    assert "fine_tuned, seed 1: starts over, since of its checkpoint its 1 epochs were trained by other" in after.stderr
+    assert "Baseline (Origin), seed 0, note: trained again, since its network" in after.stderr
+    assert "Baseline (Origin), seed 1, note: starts at the beginning, since " in after.stderr
+    assert (
+        "Fine-tuning, seed 1, note: starts over, since of its checkpoint its 1 epochs were trained by other"
+        in after.stderr
+    )
     assert "by other code (loop)" in after.stderr

@@ -24,7 +24,9 @@ from labreport.records.store import Store
 from labreport.training import train as training
 from labreport.training.identity import network_of
 
-WRITES = 9  # of the tiny training: checkpoint and progress of three epochs, weights, predictions, record
+WRITES = (
+    10  # of the tiny training: first progress, checkpoint and progress of three epochs, weights, predictions, record
+)
 PLACES = [(number, when) for number in range(1, WRITES + 1) for when in ("half", "before", "after")] + [(WRITES, "end")]
 
 

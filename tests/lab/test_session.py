@@ -10,7 +10,6 @@ from matplotlib import pyplot as plt
 from labreport import paths
 from labreport.facts.recipes import RECIPES
 from labreport.lab import chapters
-from labreport.lab.live import LiveDisplay
 from labreport.lab.session import Lab, most_used_images
 from labreport.records.store import Store
 
@@ -133,13 +132,6 @@ def test_what_bears_the_mark_of_other_weights_is_explained(displayed):
     assert all("ResNet-18, pretrained ‡" in text for text in marked)
     written = [path.read_text() for path in paths.figures("paper").glob("resnet18_pretrained-*.md")]
     assert len(written) == 2 and all(note in text for text in written)
-
-
-def test_no_live_curve_where_nobody_looks(monkeypatch):
-    monkeypatch.setenv("LABREPORT_HEADLESS", "1")
-    live = LiveDisplay.start(RECIPES["baseline"])
-    live.update(None)
-    live.close()
 
 
 def test_a_report_is_of_the_images_that_most_recipes_saw():

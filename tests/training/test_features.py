@@ -46,7 +46,7 @@ def test_an_upscaled_network_is_the_plain_one_on_enlarged_images():
 
 
 def test_features_are_those_of_the_weights_network_without_its_last_layer(images, weights):
-    _, seen = features.frozen_features(EXACT, images, 0, "smoke", CPU)
+    _, seen = features.frozen_features(EXACT, images, 0, "smoke", CPU, print)
     enlarged = F.interpolate(augment.normalize(images.test.images), scale_factor=2.0, mode="bilinear")
     caught = []
     weights.avgpool.register_forward_hook(lambda module, inputs, output: caught.append(output.flatten(1)))
@@ -97,7 +97,7 @@ def test_other_weights_give_another_run_and_other_features(images, weights, tmp_
 def test_a_killed_computation_goes_on_from_its_last_file(images, weights, monkeypatch):
     monkeypatch.setattr(features, "A_FILE", 30)
     monkeypatch.setattr(features, "AT_ONCE", 20)
-    _, whole = features.frozen_features(EXACT, images, 0, "smoke", CPU)
+    _, whole = features.frozen_features(EXACT, images, 0, "smoke", CPU, print)
     files = sorted(paths.runs("smoke").glob("features-*/*.safetensors"))
     assert [path.stem for path in files if path.stem.startswith("train")] == [
         f"train-000{i}" for i in ("00", 30, 60, 90)
@@ -105,7 +105,7 @@ def test_a_killed_computation_goes_on_from_its_last_file(images, weights, monkey
     for path in files[3:]:
         path.unlink()
     before = [path.stat().st_mtime_ns for path in files[:3]]
-    _, again = features.frozen_features(EXACT, images, 0, "smoke", CPU)
+    _, again = features.frozen_features(EXACT, images, 0, "smoke", CPU, print)
     assert [path.stat().st_mtime_ns for path in files[:3]] == before
     for split in ("train", "val", "test"):
         torch.testing.assert_close(getattr(again, split).images, getattr(whole, split).images, rtol=0, atol=0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from labreport.facts.recipes import RECIPES
+from labreport.facts.recipes import CHOICES, RECIPES
 from labreport.networks import models
 from labreport.training import optimizers
 
@@ -51,11 +51,10 @@ def test_linear_schedule_rises_then_falls_to_zero():
 
 
 def test_unknown_names_are_told():
-    bad = dataclasses.replace(RECIPES["baseline"], optimizer="sdg", schedule="cosine")
-    with pytest.raises(ValueError, match="sdg"):
-        optimizers.build_optimizers(bad, models.build("baseline"))
-    with pytest.raises(ValueError, match="cosine"):
-        optimizers.rate_factor(bad, 0)
+    assert tuple(optimizers.OPTIMIZERS) == CHOICES["optimizer"]
+    for name, words in CHOICES.items():
+        with pytest.raises(ValueError, match=f"no {name} 'sdg'.*{words[-1]}"):
+            dataclasses.replace(RECIPES["baseline"], **{name: "sdg"})
 
 
 def test_every_trainable_weight_has_an_optimizer():

@@ -8,6 +8,7 @@ import pytest
 from labreport import paths
 from labreport.records.store import Store
 from labreport.training.owner import in_progress, owned
+from labreport.training.progress import Stage
 
 TRAINS = """
 import sys, time, torch
@@ -41,16 +42,26 @@ def test_a_second_process_waits_and_takes_the_first_ones_record(tmp_path, monkey
     assert len(Store(paths.records("quick")).all()) == 1
 
 
+STAGE = Stage("A run", 3, 300, 45_000, since="2026-01-01 00:00", seen=900, rate=45.5, left=12.0, running=((0.5, 2.3),))
+
+
 def test_a_waiting_process_is_told_how_far_the_owner_is(tmp_path):
-    with owned(tmp_path / "run", "run") as tell:
-        tell(12, 300)
-        text = in_progress(tmp_path / "run.progress.json")
-    assert text.endswith("epoch 12/300") and "since 20" in text
-    assert in_progress(tmp_path / "run.progress.json").endswith("in its first epoch")
+    here = []
+    with owned(tmp_path / "run", STAGE, here.append) as tell:
+        tell(STAGE)
+        assert in_progress(tmp_path / "run") == STAGE
+    assert here == [STAGE]
+    assert in_progress(tmp_path / "run") is None
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"stage": {"history": 1}}', b'{"stage": {}}', b'{"stage": []}'])
+def test_a_stage_that_cannot_be_read_is_none(tmp_path, text):
+    (tmp_path / "run.progress.json").write_bytes(text)
+    assert in_progress(tmp_path / "run") is None
 
 
 def test_a_lock_is_free_again_after_an_error(tmp_path):
-    with pytest.raises(RuntimeError), owned(tmp_path / "run", "run"):
+    with pytest.raises(RuntimeError), owned(tmp_path / "run", STAGE, print):
         raise RuntimeError
-    with owned(tmp_path / "run", "run"):
+    with owned(tmp_path / "run", STAGE, print):
         pass

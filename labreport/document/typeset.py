@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
+import functools
 import hashlib
 import html
 import json
@@ -157,6 +158,7 @@ def shown_html(cell: nbformat.NotebookNode) -> str:
     return "".join("".join(output.get("data", {}).get("text/html", "")) for output in cell.get("outputs", ()))
 
 
+@functools.cache  # once, whatever the number of formats
 def leave_out(chapter: str, cell: int, what: str) -> None:
     """Say what a document lacks, and in which cell it stands."""
     print(f"cannot be set: {chapter}.ipynb, cell {cell}: {what}", file=sys.stderr, flush=True)

@@ -55,8 +55,8 @@ def set_own(folder, *formats):
     return report.typeset([chapter], paper_session(), formats)
 
 
-def test_what_a_chapter_holds_is_on_the_page_and_what_is_missing_is_named(tmp_path, capsys):
-    page = set_own(tmp_path, "html").html.read_text()
+def test_what_a_chapter_holds_is_on_the_page_and_what_is_missing_is_named_once(tmp_path, capsys):
+    page = set_own(tmp_path, "html", "tex").html.read_text()
     assert "我的 notebook 🎉" in page
     assert "我的图 😀" in page
     assert page.count("data:image/png;base64,") == 2  # the pasted screenshot and the file

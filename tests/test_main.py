@@ -75,6 +75,8 @@ def test_an_unknown_recipe_is_answered_with_the_recipes(capsys):
         (["train", "baseline", "--data", "/no/such/folder"], "/no/such/folder"),
         (["train", "baseline", "--seeds", "0", "-3"], "seeds"),
         (["train", "baseline", "--jobs", "0"], "jobs"),
+        (["train"], "--all"),
+        (["train", "baseline", "--all"], "--all"),
         (["data", "--data", "/no/such/folder"], "/no/such/folder"),
     ],
 )
@@ -129,6 +131,12 @@ def test_train_side_by_side_leaves_a_record_a_seed(tmp_path, monkeypatch):
     stored = Store(tmp_path / "figures" / "smoke" / "records").all()
     assert [(record.name, record.seed) for record in stored] == [("fine_tuned", 3), ("fine_tuned", 5)]
     assert {record.environment.threads for record in stored} == {1}
+
+
+def test_without_ray_a_cluster_is_refused_with_the_way_to_get_it(monkeypatch, capsys):
+    monkeypatch.setattr("labreport.__main__.find_spec", lambda name: None)
+    assert main(["train", "baseline", "--profile", "smoke", "--on", "ray"]) == 2
+    assert "pip install -e '.[cluster]'" in complaint(capsys)
 
 
 def test_a_notebook_trains_seeds_of_a_tiny_batch_side_by_side(tmp_path, monkeypatch):

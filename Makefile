@@ -3,7 +3,7 @@
 #               ON=ray: what is missing is trained on a Ray cluster first
 #               REPORTED=mine.toml: instead, whether the numbers of a report of your own can be right, without training
 # make test     all tests, every notebook included
-# make lab      JupyterLab in notebooks/
+# make lab      JupyterLab in notebooks/; without a display it prints its address      PROFILE= DATA= PORT=
 # make lint     ruff, mypy, and notebooks without outputs
 # make faults   the long campaign of kills, full disks and damage; its last line counts what was lost
 # make clean    what smoke and quick runs left; not .venv, data/ or anything of the profile paper
@@ -20,6 +20,7 @@ DEVICE ?=
 FORMATS ?=
 SEED ?= 0
 ON ?=
+PORT ?=
 
 BIN := .venv/bin
 READY := .venv/.ready
@@ -52,14 +53,19 @@ test: $(READY)
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
 	env -u LABREPORT_DATA -u LABREPORT_WEIGHTS LABREPORT_HOME="$$home" LABREPORT_PROFILE=smoke LABREPORT_OFFLINE=1 OMP_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -n 2 --maxschedchunk=1 \
-		--nbmake --nbmake-kernel=python3 --nbmake-timeout=300 notebooks tests
+		--nbmake --nbmake-kernel=python3 --nbmake-timeout=300 --ignore=tests/browser notebooks tests
 
 faults: $(READY)
 	@home=$$(mktemp -d) && trap 'rm -rf "$$home"' EXIT && \
 	LABREPORT_HOME="$$home" $(BIN)/python -m pytest -n 2 -q --campaign tests/faults
 
+# Jupyter refuses to run as root unless told to, and would open a text browser where there is no display.
+LAB_OPTIONS = $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(PORT),--port="$(PORT)" --ServerApp.port_retries=0) \
+	$(if $(filter Linux,$(shell uname -s)),$(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-browser))
+
 lab: $(READY)
-	@$(if $(DATA),LABREPORT_DATA="$(abspath $(DATA))") LABREPORT_PROFILE="$(PROFILE)" PYTHONPATH="$(CURDIR)" $(BIN)/jupyter lab notebooks
+	@$(if $(DATA),LABREPORT_DATA="$(abspath $(DATA))") LABREPORT_PROFILE="$(PROFILE)" PYTHONPATH="$(CURDIR)" \
+		$(BIN)/jupyter lab $(LAB_OPTIONS) notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ Images are (3, 32, 32) uint8 tensors. Whatever a picture shows is computed by `d
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,7 @@ def _cells(
                 ha="center",
                 va="center",
                 size=size,
-                color="white" if dark else INK,
+                color="white" if dark else "black",
             )
     ax.set(xlim=(-0.06, values.shape[1] + 0.06), ylim=(values.shape[0] + 0.06, -0.06), aspect="equal")
     _bare(ax)
@@ -278,16 +279,53 @@ def places(settings: dict[str, dict[str, int]] = PLACES, size: int = 5) -> Figur
     return figure
 
 
-@styled
-def one_place(size: int, place: int, **setting: int) -> Figure:
-    """One setting at one place: what the slider moves.
+def last_place(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """The number of the kernel's last place, from 0.
 
     Raises:
         ValueError: the kernel is larger than the padded input.
     """
-    figure = _figure(2.6)
-    above, below = figure.subplots(1, 2)
-    _draw_places(above, below, size, place, reach=size + 2 * setting["padding"] + 1, **setting)
+    return output_size(size, kernel, stride, padding, dilation) ** 2 - 1
+
+
+def edge_kernel(side: int) -> Tensor:
+    """(side, side) weights 1 left of the middle, −1 right of it; a single 1 for side 1."""
+    return (
+        torch.sign((side - 1) / 2 - torch.arange(side, dtype=torch.float64)).expand(side, side)
+        if side > 1
+        else torch.ones(1, 1, dtype=torch.float64)
+    )
+
+
+@styled
+def one_place(image: Tensor, size: int, place: int, **setting: int) -> Figure:
+    """One setting at one place of a crop of `image`, in tenths of its brightness: what the slider moves.
+
+    Raises:
+        ValueError: the kernel is larger than the padded input.
+    """
+    side, padding = setting["kernel"], setting["padding"]
+    gray = luminance(image)
+    top, left = liveliest_crop(gray, size)
+    pixels, weights = (10 * gray[top : top + size, left : left + size]).round(), edge_kernel(side)
+    geometry = {name: setting[name] for name in ("stride", "padding", "dilation")}
+    output = derivations.conv2d_im2col(pixels[None, None], weights[None, None], None, **geometry)[0, 0]
+    under = derivations.im2col(pixels[None, None], side, **geometry)[0][:, place]
+    figure, reach = _figure(3.0), size + 2 * padding + 1
+    above, middle, below = figure.subplots(1, 3, width_ratios=(2, 1, 2))
+    _draw_places(above, below, size, place, reach=reach, **setting)
+    _cells(middle, weights, cmap="RdBu_r", limits=(-2, 2))
+    middle.set(title="weights", xlim=(side / 2 - 2.6, side / 2 + 2.6), ylim=(side / 2 + 2.6, side / 2 - 2.6))
+    above.set_title("pixels")
+    below.set_title("output")
+    for ax, values in ((above, pixels), (below, output)):
+        for (row, column), value in np.ndenumerate(values.numpy()):
+            ax.text(column + 0.5, row + 0.5, _number(value), ha="center", va="center", size=min(6.5, 75 / reach))
+    products = zip(weights.flatten().tolist(), under.tolist(), strict=True)
+    terms = " ".join(f"{'+' if w > 0 else '−'} {abs(w):.0f}·{x:.0f}" for w, x in products if w).removeprefix("+ ")
+    total = f"{terms} = {_number(float(output.flatten()[place]))}"
+    figure.supxlabel("\n".join(textwrap.wrap(total, 100)), size=8)
+    figure.draw_without_rendering()  # titles move with the squares, so a layout is right only the second time
     return figure
 
 
@@ -318,7 +356,7 @@ def _tap_cells(ax: Axes, taps: Tensor, numbers: Tensor | None, colours: ListedCo
     ax.pcolormesh(taps.numpy(), cmap=colours, vmin=0, vmax=4, edgecolors="#cfd6de", linewidth=0.5)
     if numbers is not None:
         for (row, column), number in np.ndenumerate(numbers.numpy()):
-            ax.text(column + 0.5, row + 0.5, f"{number:.0f}", ha="center", va="center", size=6.5)
+            ax.text(column + 0.5, row + 0.5, f"{number:.0f}", ha="center", va="center", size=6.5, color="black")
     ax.set(xlim=(0, taps.shape[1]), ylim=(taps.shape[0], 0), aspect="equal", anchor="N")
     _bare(ax)
 

@@ -57,6 +57,17 @@ STYLE = {
     "svg.fonttype": "path",
     "svg.hashsalt": "labreport",
 }
+# What stands in for these where the page is dark. Text on coloured cells is black or white, and stays so.
+DARK_GROUND = "#111111"
+DARK = {
+    INK: "#dedede",
+    GREY: "#9a9a9a",
+    "#737373": "#9a9a9a",
+    PALE: "#2c3136",
+    BLUE: "#6aaede",
+    "#c9dbea": "#34536e",
+    "#b5342b": "#e8736a",
+}
 RecordsByName = Mapping[str, Sequence[RunRecord]]
 
 
@@ -77,6 +88,17 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             return figure
 
     return drawn
+
+
+def following_the_page(svg: bytes) -> bytes:
+    """A figure's SVG that is dark in a browser where the page around it is; elsewhere it is drawn as it was."""
+    ground = f"#patch_1 > path, [id^=axes] > g:first-child > path {{ fill: {DARK_GROUND} !important }}"
+    rules = "".join(
+        f'[style*="{kind}: {light}"] {{ {kind}: {dark} !important }}'
+        for light, dark in DARK.items()
+        for kind in ("fill", "stroke")
+    )
+    return svg.replace(b"</style>", f"@media (prefers-color-scheme: dark) {{ {ground} {rules} }}</style>".encode(), 1)
 
 
 def _figure(height: float) -> Figure:
@@ -117,7 +139,7 @@ def _heatmap(
     labels = {"xticklabels": columns, "yticklabels": rows}
     sns.heatmap(values, annot=texts, fmt="", rasterized=True, ax=ax, **labels, **settings)  # cells as shapes are large
     for text, colour in zip(ax.texts, ax.collections[0].get_facecolors(), strict=True):
-        text.set_color("white" if sns.utils.relative_luminance(colour) < 0.2 else INK)  # where the contrast is higher
+        text.set_color("white" if sns.utils.relative_luminance(colour) < 0.2 else "black")  # of the higher contrast
     ax.tick_params(length=0, labelrotation=0)
 
 

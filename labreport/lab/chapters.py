@@ -33,12 +33,13 @@ def images(lab: Lab) -> None:
         lab.say("This report was made from stored records; the images themselves were not needed.")
         return
     data = lab.data
-    lab.table(tables.data_table(data.info), "data", "The images of this run")
+    lab.table(tables.data_table(data.info), "data", "The images of this run", lab.data_caveat)
     train = data.train
     lab.show(
         figures.image_grid(train.images.numpy(), train.labels.numpy(), data.info.classes),
         "images",
         "Training images, ten of each class.",
+        lab.data_caveat,
     )
 
 

@@ -12,7 +12,9 @@ import copy
 import dataclasses
 import html
 import io
+import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +42,10 @@ PROFILE_CAVEATS = {
     "quick": "shortened schedules",
     "paper": "",
 }
+
+
+WIDTHS = "max-width: 100%; min-width: min(100%, 820px)"  # of a figure in its column
+NUMBER = r"[-+−≤<≥>~%[(]*\s?\d"
 
 
 @dataclass(frozen=True)
@@ -332,7 +338,7 @@ class Lab:
         from matplotlib.text import Text
 
         from labreport.evidence.alt_text import describe
-        from labreport.evidence.figures import style
+        from labreport.evidence.figures import following_the_page, style
 
         texts = (caption, *(text.get_text() for text in figure.findobj(Text)))
         caveat = self._with_note(caveat, *texts)
@@ -342,7 +348,7 @@ class Lab:
             figure.draw_without_rendering()  # lays it out
             alt = alt or describe(figure)
             box = figure.get_tightbbox().padded(0.05)  # once for both files, since it takes as long as drawing
-            svg, png = _rendered(figure, "svg", box), _rendered(figure, "png", box)
+            svg, png = following_the_page(_rendered(figure, "svg", box)), _rendered(figure, "png", box)
         write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)
         write_atomically(paths.figures(self.profile) / f"{name}.png", png)
         plt.close(figure)
@@ -350,7 +356,7 @@ class Lab:
         text = html.escape(caption)
         display(
             HTML(
-                f'<figure id="fig:{name}"><img src="{source}" alt="{html.escape(alt)}" style="max-width: 100%">'
+                f'<figure id="fig:{name}"><img src="{source}" alt="{html.escape(alt)}" style="{WIDTHS}">'
                 f"<figcaption>{text}</figcaption></figure>"
             )
         )
@@ -398,10 +404,24 @@ class Lab:
 
 
 def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = False) -> str:
-    """A table with its caption, and `tbl:<name>` to link to it."""
-    body = frame.to_html(index=index, border=0, na_rep="–")
+    """A table with its caption, and `tbl:<name>` to link to it. Columns of words are left-aligned."""
+    columns = frame.reset_index() if index else frame
+    words = {place for place in range(columns.shape[1]) if _is_of_words(columns.iloc[:, place])}
+
+    def aligned(row: re.Match[str]) -> str:
+        place = itertools.count()
+        left = r'<\1 style="text-align: left">'
+        return re.sub(r"<(t[dh])>", lambda cell: cell.expand(left) if next(place) in words else cell[0], row[0])
+
+    body = re.sub(r"<tr.*?</tr>", aligned, frame.to_html(index=index, border=0, na_rep="–"), flags=re.DOTALL)
     start = body.index(">") + 1
     return f'<table id="tbl:{name}"><caption>{html.escape(caption)}</caption>{body[start:]}'
+
+
+def _is_of_words(column: pd.Series) -> bool:
+    cells = column.dropna().astype(str)
+    cells = cells[cells != "–"]
+    return 4 * cells.str.match(NUMBER).sum() <= 3 * len(cells)
 
 
 def reported(records: Sequence[RunRecord], recipe: Recipe, images: str) -> list[RunRecord]:

@@ -25,7 +25,6 @@ from labreport.evidence.statistics import least_cross_entropy
 from labreport.facts.errata import ERRATA
 from labreport.images import cifar10 as data
 from labreport.images.synthetic import SHAPES
-from labreport.lab import widgets
 from labreport.lab.session import Lab
 
 TOLERANCE = 1e-10
@@ -403,7 +402,7 @@ def every_figure() -> dict:
         "kernel_at_work": lambda: f.kernel_at_work(image, torch.tensor([[1.0, -1], [1, -1]])),
         "flipping": lambda: f.flipping(image),
         "places": f.places,
-        "one_place": lambda: f.one_place(5, 99, kernel=3, stride=2, padding=1, dilation=1),
+        "one_place": lambda: f.one_place(image, 9, 3, kernel=5, stride=1, padding=3, dilation=1),
         "matrix_forms": f.matrix_forms,
         "backward_steps": f.backward_steps,
         "receptive_fields": lambda: f.receptive_fields(image, stages, [torch.ones(32, 32).bool()] * len(stages)),
@@ -459,25 +458,6 @@ def test_descent_on_the_logits_lowers_the_loss():
     ]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.05
-
-
-def test_sliders_leave_nothing_where_nobody_can_move_them(capsys):
-    drawn = []
-    widgets.sliders(lambda size: drawn.append(size), size=(1, 5))
-    assert not drawn
-    assert capsys.readouterr().out == ""
-
-
-def test_a_slider_can_be_moved_over_its_range_and_a_bad_setting_is_said_in_words(monkeypatch, capsys):
-    interacting = {}
-    monkeypatch.setattr(widgets, "live", lambda: True)
-    monkeypatch.setattr("ipywidgets.interact", lambda show, **sliders: interacting.update(show=show, **sliders))
-    widgets.sliders(derivation_figures.one_place, size=(3, 9, 1, 5), temperature=(0.2, 5.0, 0.1, 1.0))
-    size, temperature = interacting["size"], interacting["temperature"]
-    assert (size.min, size.max, size.value) == (3, 9, 5)
-    assert (temperature.min, temperature.max, temperature.step, temperature.value) == (0.2, 5.0, 0.1, 1.0)
-    interacting["show"](size=3, place=0, kernel=5, stride=1, padding=0, dilation=1)
-    assert "the kernel spans 5 pixels but the padded input has only 3" in capsys.readouterr().out
 
 
 NOTEBOOK = paths.NOTEBOOKS / "01_convolution_and_cross_entropy.ipynb"

@@ -1,6 +1,7 @@
 """A session's parameters, its records, and the files that showing leaves."""
 
 import dataclasses
+import re
 
 import pandas as pd
 import pytest
@@ -115,6 +116,18 @@ def test_table_saves_csv_and_markdown_and_displays_a_caption(displayed):
     html = displayed[0].data
     assert html.startswith('<table id="tbl:classes"><caption>Accuracy by class (synthetic stand-in')
     assert html.count("<table") == html.count("</table>") == 1
+
+
+def test_columns_of_words_are_left_aligned_and_numbers_are_not(displayed):
+    frame = pd.DataFrame({"what": ["a <td>", "b"], "percent": ["59% (592/1000)", "–"], "n": [1, 2]}, index=["x", "y"])
+    Lab.open("smoke").table(frame, "aligned", "Alignment", index=True)
+    rows = re.findall("<tr.*?</tr>", displayed[0].data, flags=re.DOTALL)
+    assert ["left" in cell for row in rows for cell in re.findall("<t[dh][^>]*>", row)] == [
+        True,
+        True,
+        False,
+        False,
+    ] * 3
 
 
 def test_what_bears_the_mark_of_other_weights_is_explained(displayed):

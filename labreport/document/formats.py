@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pypandoc
 import typst
@@ -51,7 +52,7 @@ def pdf(source: Source) -> Path:
     """A PDF that keeps PDF/UA-1, which typst checks. `report.typ` stays, for a look when something is not right."""
     main = source.build / "report.typ"
     main.write_text(pandoc(source, "typst", "report.typ", ["--syntax-highlighting=idiomatic"]))
-    options = {"root": source.build, "ignore_system_fonts": not needs_other_fonts(source.html)}
+    options: dict[str, Any] = {"root": source.build, "ignore_system_fonts": not needs_other_fonts(source.html)}
     try:
         document = typst.compile(main, timestamp=source.date, pdf_standards=["ua-1"], **options)
     except typst.TypstError as error:
@@ -124,7 +125,7 @@ def drawn_as(source: Source, kind: str) -> Source:
             page = f'#set page(width: auto, height: auto, margin: 0pt)\n#image("{match["stem"]}.svg", alt: "")'
             main = source.build / "picture.typ"
             main.write_text(page)
-            drawing = typst.compile(main, root=source.build, format=kind, ppi=SVG_SCALE)
+            drawing = typst.compile(main, root=source.build, format=kind, ppi=SVG_SCALE)  # type: ignore[call-overload]
             main.unlink()
             (source.build / target).write_bytes(drawing)
         return target

@@ -171,7 +171,7 @@ def without_formulas(source: Source, formulas: Sequence[str], chapters: Sequence
         tex = r"\s*".join(map(re.escape, re.sub(r"\s", "", formula)))
         escaped = r"\s*".join(map(re.escape, re.sub(r"\s", "", html.escape(formula, quote=False))))
         code = f"<code>{html.escape(formula)}</code>"
-        text = re.sub(rf"(\$\$?)\s*(?:{escaped}|{tex})\s*\1", lambda _, code=code: code, text)
+        text = re.sub(rf"(\$\$?)\s*(?:{escaped}|{tex})\s*\1", code.replace("\\", r"\\"), text)
         for chapter in chapters:
             for number, cell in own_cells(chapter):
                 if re.search(tex, f"{cell.source}{cell.get('outputs', '')}"):

@@ -55,7 +55,7 @@ def _panel(ax: Axes) -> str:
 
 def _spans(ax: Axes) -> dict[tuple[str, str], tuple[float, float]]:
     """The intervals of dots beside names, by colour and name: seaborn draws each as a line of its own."""
-    drawn = (line for line in ax.get_lines() if line.get_marker() in ("None", "") and len(line.get_xdata()) > 1)
+    drawn = (line for line in ax.get_lines() if line.get_marker() in ("None", "") and np.size(line.get_xdata()) > 1)
     spans = {}
     for line in drawn if _names(ax.yaxis) else ():
         x, y = (np.asarray(values, float) for values in line.get_data())
@@ -84,7 +84,7 @@ def _curves(ax: Axes) -> Iterator[str]:
     for line in sorted(ax.get_lines(), key=lambda line: line.get_linewidth()):  # a mean is the thickest of its kind
         x, y = (np.asarray(values, float) for values in line.get_data())
         dots = bool(_names(ax.yaxis)) and line.get_marker() not in ("None", "", "|")
-        label = line.get_label() if _labelled(line.get_label()) else named.get(_look(line), "")
+        label = str(line.get_label()) if _labelled(line.get_label()) else named.get(_look(line), "")
         if not (np.isfinite(x) & np.isfinite(y)).any() or not (dots or label):
             continue
         points = [point for point in zip(x, y, strict=True) if np.isfinite(point).all()]
@@ -107,15 +107,16 @@ def _curves(ax: Axes) -> Iterator[str]:
     yield from curves.values()
 
 
-def _look(line: Line2D) -> tuple[object, ...]:
-    return to_hex(line.get_color()), line.get_linestyle(), line.get_marker()
+def _look(line: Line2D) -> tuple[str, str, str]:
+    return to_hex(line.get_color()), str(line.get_linestyle()), str(line.get_marker())
 
 
-def _legend(figure: Figure) -> dict[tuple[object, ...], str]:
+def _legend(figure: Figure) -> dict[tuple[str, str, str], str]:
     """How a line looks → what the legends call it."""
     found = [pair for ax in figure.axes for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
     for legend in filter(None, (*figure.legends, *(ax.get_legend() for ax in figure.axes))):
-        found += zip(legend.legend_handles, (text.get_text() for text in legend.get_texts()), strict=True)
+        handles = [handle for handle in legend.legend_handles if handle is not None]
+        found += zip(handles, (text.get_text() for text in legend.get_texts()), strict=True)
     lines = ((handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle, label) for handle, label in found)
     return {_look(line): label for line, label in lines if isinstance(line, Line2D)}
 
@@ -173,9 +174,9 @@ def _names(axis: Axis) -> dict[float, str]:
     """What an axis of names, not of numbers, says at each place; where panels share it, one of them says it."""
     if not isinstance(axis.get_major_locator(), FixedLocator):
         return {}
-    shared = axis.axes.get_shared_y_axes() if axis.axis_name == "y" else axis.axes.get_shared_x_axes()
+    shared = axis.axes.get_shared_y_axes() if axis is axis.axes.yaxis else axis.axes.get_shared_x_axes()
     places = axis.get_ticklocs()
-    for other in (axis, *(getattr(ax, f"{axis.axis_name}axis") for ax in shared.get_siblings(axis.axes))):
+    for other in (axis, *(ax.yaxis if axis is axis.axes.yaxis else ax.xaxis for ax in shared.get_siblings(axis.axes))):
         texts = [_flat(label.get_text()) for label in other.get_ticklabels()]
         if any(text and not _number(text) for text in texts):
             return {float(place): text for place, text in zip(places, texts, strict=False) if text}

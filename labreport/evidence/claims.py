@@ -100,7 +100,8 @@ def _extreme_class(name: str, sign: int) -> Callable[[Sequence[RunRecord]], Judg
         rivals = {other: shares[labels == k] for k, other in enumerate(records[0].data.classes)}
         own = rivals.pop(name)
         level = 1 - 0.05 / len(rivals)
-        margins = [statistics.independent_difference(*(own, rival)[::sign], level) for rival in rivals.values()]
+        pairs = [(own, rival) if sign > 0 else (rival, own) for rival in rivals.values()]
+        margins = [statistics.independent_difference(more, less, level) for more, less in pairs]
         closest = max(rivals, key=lambda other: sign * rivals[other].mean())
         evidence = f"{name} {percent(own.mean())}, closest rival {closest} {percent(rivals[closest].mean())}"
         verdict = _decide(min(margin.low for margin in margins), min(margin.high for margin in margins))

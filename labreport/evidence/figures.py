@@ -73,7 +73,7 @@ RecordsByName = Mapping[str, Sequence[RunRecord]]
 
 def style() -> AbstractContextManager[None]:
     """The suite's matplotlib settings, for as long as the `with` lasts."""
-    return mpl.rc_context(STYLE)
+    return mpl.rc_context(STYLE)  # type: ignore[arg-type]
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -138,7 +138,7 @@ def _heatmap(
     """A matrix (R, C) as shades, with a text in each cell."""
     labels = {"xticklabels": columns, "yticklabels": rows}
     sns.heatmap(values, annot=texts, fmt="", rasterized=True, ax=ax, **labels, **settings)  # cells as shapes are large
-    for text, colour in zip(ax.texts, ax.collections[0].get_facecolors(), strict=True):
+    for text, colour in zip(ax.texts, ax.collections[0].get_facecolor(), strict=True):
         text.set_color("white" if sns.utils.relative_luminance(colour) < 0.2 else "black")  # of the higher contrast
     ax.tick_params(length=0, labelrotation=0)
 
@@ -196,7 +196,7 @@ def draw_curves(left: Axes, right: Axes, histories: Sequence[Sequence[Epoch]]) -
         looks = {"hue": "split", "style": "split", "palette": colours, "dashes": dashes, "ax": ax}
         sns.lineplot(frame, x="epoch", y=kind, marker="o" if n < 3 else None, markersize=4, **several, **looks)
         ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, n + 0.5) if n < 10 else (0, n))
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
         ax.grid(axis="y")
         ax.legend(loc="best")
 
@@ -277,11 +277,11 @@ def examples(record: RunRecord) -> Figure:
     right = seen.correct[places]
     columns = 10
     titles = ("Right: class and confidence", "Wrong: true class, predicted class and confidence")
-    blocks = zip(titles, map(np.flatnonzero, (right, ~right)), strict=True)
-    blocks = [(title, chosen) for title, chosen in blocks if len(chosen)]
+    found = zip(titles, map(np.flatnonzero, (right, ~right)), strict=True)
+    blocks = [(title, chosen.tolist()) for title, chosen in found if len(chosen)]
     heights = [math.ceil(len(chosen) / columns) for _, chosen in blocks]
     figure = _figure(0.98 * sum(heights) + 0.25 * len(blocks))
-    parts = figure.subfigures(len(blocks), 1, height_ratios=heights, squeeze=False)[:, 0]
+    parts = figure.subfigures(len(blocks), 1, False, height_ratios=heights)[:, 0]
     for part, height, (title, chosen) in zip(parts, heights, blocks, strict=True):
         part.suptitle(title, x=0.01, ha="left", fontsize=8.5)
         axes = part.subplots(height, columns, squeeze=False).ravel()
@@ -374,7 +374,7 @@ def comparison(records_by_name: RecordsByName, reference: RecordsByName | None =
     dots = {k: (found.value, found.interval) for k, found in own.items()}
     _dots(ax, [row.label for row in rows], dots, label="measured, 95 % interval")
     for k in sorted(set(range(len(rows))) - set(own)):
-        note = {"xy": (1, k), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
+        note: dict[str, Any] = {"xy": (1, k), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
         ax.annotate("not run", **note, fontsize=7, color=GREY)
     ax.set(xlabel="accuracy, %")
     ax.grid()
@@ -458,9 +458,9 @@ def accuracy_over_time(records_by_name: RecordsByName) -> Figure:
     for i, records in enumerate(_present(records_by_name)):
         history = records[0].history
         seconds = np.cumsum([row.seconds for row in history])
-        values = [100 * row.val_accuracy for row in history]
+        values = [np.nan if row.val_accuracy is None else 100 * row.val_accuracy for row in history]
         colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
-        markers = {"marker": marker, "markersize": 3.5, "markevery": max(len(history) // 12, 1)}
+        markers: dict[str, Any] = {"marker": marker, "markersize": 3.5, "markevery": max(len(history) // 12, 1)}
         ax.plot(seconds, values, color=colour, label=tables.short_title(records), **markers)
     ax.set(xscale="log", xlabel="seconds of training", ylabel="validation accuracy, %")
     ax.grid()
@@ -515,7 +515,13 @@ def accuracy_by_size(groups: Mapping[str, RecordsByName], reported: float | None
         found = [measure(records, "test accuracy") for records in present]
         error = [[m.value - m.interval.low for m in found], [m.interval.high - m.value for m in found]]
         sides = [tables.pixels(records) for records in present]
-        look = {"color": PALETTE[i], "marker": MARKERS[i], "markersize": 4.5, "capsize": 2.5, "elinewidth": 1.1}
+        look: dict[str, Any] = {
+            "color": PALETTE[i],
+            "marker": MARKERS[i],
+            "markersize": 4.5,
+            "capsize": 2.5,
+            "elinewidth": 1.1,
+        }
         named = label + tables.mark([record for records in present for record in records])
         ax.errorbar(sides, [100 * m.value for m in found], yerr=100 * np.array(error), label=named, **look)
     if reported is not None:

@@ -168,7 +168,7 @@ def accuracy_interval(successes: Sequence[int], n: int, confidence: float = 0.95
 def loss_interval(losses: Sequence[ArrayLike], confidence: float = 0.95) -> Interval:
     """Interval of a mean loss: t over seeds, or over one run's images. `losses` has each seed's losses, (N,) each."""
     if len(losses) > 1:
-        return mean_interval([np.mean(one, dtype=float) for one in losses], confidence)
+        return mean_interval([np.asarray(one, dtype=float).mean() for one in losses], confidence)
     low, high, _ = mean_interval(losses[0], confidence)
     return Interval(low, high, "Student's t over one run's images")
 
@@ -250,8 +250,9 @@ def measure(records: Sequence[RunRecord], quantity: str) -> Measurement:
         values = [record.predictions.nll.mean(dtype=float) for record in records]
         interval = loss_interval([record.predictions.nll for record in records])
     elif kind in ("accuracy", "loss") and split in ("training", "validation"):
-        scores = [record.train_score if split == "training" else record.val_score for record in records]
-        if None in scores:
+        measured = [record.train_score if split == "training" else record.val_score for record in records]
+        scores = [score for score in measured if score is not None]
+        if len(scores) < len(records):
             raise ValueError(f"{records[0].name} was trained on the validation images, so it has no {quantity}")
         values = [getattr(score, kind) for score in scores]
         if kind == "accuracy":

@@ -307,7 +307,8 @@ def resnet_log_table(record: RunRecord | None = None) -> pd.DataFrame:
     if record is not None:
         shown = [*record.history[: len(frame)], *[None] * (len(frame) - len(record.history))]
         frame["Measured val. loss"] = [f"{row.val_loss:.4f}" if row else NONE for row in shown]
-        frame["Measured val. accuracy"] = [percent(row.val_accuracy) if row else NONE for row in shown]
+        reached = [row.val_accuracy if row else None for row in shown]
+        frame["Measured val. accuracy"] = [NONE if share is None else percent(share) for share in reached]
     return frame
 
 
@@ -346,12 +347,12 @@ def comparison_rows(records_by_name: RecordsByName) -> list[ComparisonRow]:
     known = {row.name for row in rows}
     others = [name for name in records_by_name if name not in known]
 
-    def named(name: str) -> str:
+    def own_title(name: str) -> str:
         if records_by_name[name]:
             return records_by_name[name][0].title
         return RECIPES[name].title if name in RECIPES else name
 
-    rows += [ComparisonRow(named(name), name, "test accuracy") for name in others]
+    rows += [ComparisonRow(own_title(name), name, "test accuracy") for name in others]
     return [dataclasses.replace(row, label=row.label + mark(records_by_name.get(row.name, ()))) for row in rows]
 
 

@@ -370,10 +370,11 @@ def ablation(lab: Lab) -> None:
     caption = f"The fast recipe cut to three epochs{where}, with one thing changed at a time, n = {n} or more"
     lab.table(tables.ablation_table(runs), "ablation", caption, caveat)
     lab.show(figures.ablation(runs), "ablation-plot", f"{caption}: change of test accuracy, 95 % intervals.", caveat)
-    gains = [100 * (r.val_score.accuracy - r.history[-1].val_accuracy) for records in present for r in records]
+    pairs = ((r.val_score, r.history[-1].val_accuracy) for records in present for r in records)
+    gains = [100 * (averaged.accuracy - plain) for averaged, plain in pairs if averaged and plain is not None]
     interval = statistics.mean_interval(gains)
     lab.say(
-        f"The test-time average adds {tables.signed(np.mean(gains))} points of validation accuracy "
+        f"The test-time average adds {tables.signed(float(np.mean(gains)))} points of validation accuracy "
         f"(95 % interval {tables.signed(interval.low)} to {tables.signed(interval.high)}, over all {len(gains)} runs)."
     )
 
@@ -407,8 +408,8 @@ def equal_time(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> str:
         for record in records:
             ends = np.cumsum([row.seconds for row in record.history])
             done = max(int((ends <= seconds * 1.02).sum()), 1)  # seeds differ by a percent or so
-            accuracies.append(record.history[done - 1].val_accuracy)
-        return f"{tables.title(records)} {tables.percent(np.mean(accuracies))} (n = {len(accuracies)})"
+            accuracies.append(val_accuracies(record)[done - 1])
+        return f"{tables.title(records)} {tables.percent(float(np.mean(accuracies)))} (n = {len(accuracies)})"
 
     return (
         f"After {tables.duration(seconds)} of training each, as long as the shorter of the two took, the validation "
@@ -483,15 +484,20 @@ def calibration_findings(systems: RecordsByName) -> str:
     return "\n".join(lines)
 
 
+def val_accuracies(record: RunRecord) -> list[float]:
+    """Of every epoch; nan where the validation images were trained on."""
+    return [np.nan if row.val_accuracy is None else row.val_accuracy for row in record.history]
+
+
 def peak(records: Sequence[RunRecord]) -> str:
     """Where each run's validation accuracy was highest, and what was left of it at the end."""
     lines = []
     for record in records:
-        best = max(record.history, key=lambda row: row.val_accuracy)
-        last = record.history[-1]
+        accuracies = val_accuracies(record)
+        best, last = record.history[int(np.argmax(accuracies))], record.history[-1]
         lines.append(
-            f"- seed {record.seed}: highest in epoch {best.epoch} ({tables.percent(best.val_accuracy)}), "
-            f"{tables.percent(last.val_accuracy)} after epoch {last.epoch}; from the one to the other the validation "
+            f"- seed {record.seed}: highest in epoch {best.epoch} ({tables.percent(max(accuracies))}), "
+            f"{tables.percent(accuracies[-1])} after epoch {last.epoch}; from the one to the other the validation "
             f"loss goes from {best.val_loss:.3f} to {last.val_loss:.3f}, the training accuracy from "
             f"{tables.percent(best.train_accuracy)} to {tables.percent(last.train_accuracy)}."
         )
@@ -505,8 +511,9 @@ def at_equal_epochs(before: Sequence[RunRecord], after: Sequence[RunRecord]) -> 
     epochs = min(len(record.history) for record in (*before, *after))
 
     def text(records: Sequence[RunRecord]) -> str:
-        then = np.mean([record.history[epochs - 1].val_accuracy for record in records])
-        best = np.mean([max(row.val_accuracy for row in record.history) for record in records])
+        histories = [val_accuracies(record) for record in records]
+        then = float(np.mean([history[epochs - 1] for history in histories]))
+        best = float(np.mean([max(history) for history in histories]))
         return (
             f"{tables.short_title(records)} {tables.percent(then)}, at its best epoch {tables.percent(best)} "
             f"({len(records[0].history)} epochs in all, n = {len(records)})"

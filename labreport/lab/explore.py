@@ -179,8 +179,8 @@ def feature_maps(lab: Lab, photo: Any = None, network: str | None = None) -> Non
 def important_pixels(lab: Lab, photo: Any = None, networks: Sequence[str] | None = None) -> None:
     """Which pixels of a picture, or of a test image, two networks' answers hang on, by occlusion and by gradient."""
     chosen = _chosen(lab, networks)
-    image = _pictures(lab, [photo] if photo is not None else [])[0][:1] if chosen else []
-    if len(image):
+    image = _pictures(lab, [photo] if photo is not None else [])[0][:1] if chosen else None
+    if image is not None and len(image):
         caption = (
             "Which pixels an answer hangs on: what it loses, in points, where a square of 6×6 pixels hides them, and "
             "how steep its log-probability is there."
@@ -321,7 +321,8 @@ def _answers_panel(lab: Lab, known: Mapping[str, RunRecord], first: str, second:
         name: str, cell: tuple[int, int] | None, other: str, right: bool | None, surest: bool, view: str
     ) -> tuple[bytes, str]:
         record, rival = known[name], known[other]
-        chosen = statistics.places(record, *(cell or ()), other=rival, other_right=right)
+        label, answer = cell or (None, None)
+        chosen = statistics.places(record, label, answer, other=rival, other_right=right)
         shown = (chosen if surest else chosen[::-1])[: MOST if view == "images" else 3]
         if view == "ten bars" and len(shown):
             return png(_draw_answers([record, rival], images, shown)), "On orange: the true class."

@@ -99,7 +99,7 @@ def _notes(stage: Stage) -> str:
 def curves(stages: Sequence[Stage]) -> bytes:
     """Loss and accuracy so far, over all epochs to come, as a PNG without a background."""
     colours = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    with mpl.rc_context(STYLE | colours):
+    with mpl.rc_context(STYLE | colours):  # type: ignore[arg-type]
         figure = Figure(figsize=(WIDTH, 2.1), dpi=144)
         left, right = figure.subplots(1, 2)
         figure.subplots_adjust(0.08, 0.2, 0.99, 0.97, wspace=0.25)  # fixed: faster than a computed layout

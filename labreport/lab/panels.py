@@ -48,7 +48,8 @@ class PhotoPanel(_Panel):
         draw: Callable[[str, Sequence[str], tuple[str, bytes] | None, int], tuple[bytes, str]],
     ):
         super().__init__()
-        self._draw, self._photo = draw, None
+        self._draw = draw
+        self._photo: tuple[str, bytes] | None = None
         self.upload = ipywidgets.FileUpload(accept="image/*", description="A photo of yours", layout={"width": "180px"})
         self.pick = ipywidgets.BoundedIntText(
             0, min=0, max=max(n_images - 1, 0), description="Test image", layout={"width": "180px"}
@@ -97,7 +98,8 @@ class AnswersPanel(_Panel):
         draw: Callable[[str, tuple[int, int] | None, str, bool | None, bool, str], tuple[bytes, str]],
     ):
         super().__init__()
-        self._matrix, self._draw, self._cell = matrix, draw, None
+        self._matrix, self._draw = matrix, draw
+        self._cell: tuple[int, int] | None = None
         self.system = ipywidgets.Dropdown(options=systems, value=first, description="Answers of")
         self.other = ipywidgets.Dropdown(options=systems, value=second, description="beside")
         self.right = ipywidgets.Dropdown(

@@ -21,7 +21,7 @@ def listed(profile: str) -> pd.DataFrame:
     """One's own trainings first, then those of the suite's recipes: finished, under way, or interrupted."""
     from labreport.training.owner import in_progress
 
-    rows = [
+    rows: list[tuple[str, int, str, int | str, str, str, str]] = [
         (r.name, r.seed, "finished", len(r.history), percent(r.test_score.accuracy), r.finished[:10], r.key)
         for r in Store(paths.records(profile)).all()
     ]

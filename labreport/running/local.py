@@ -103,6 +103,7 @@ def run(command: list[str], processes: list[subprocess.Popen], say: Callable[[st
         env=os.environ | {PARENT: str(os.getpid())},
     ) as process:
         processes.append(process)
+        assert process.stderr is not None
         for line in process.stderr:
             if line.strip():
                 last = line.strip()

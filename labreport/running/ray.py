@@ -139,8 +139,10 @@ def unpacked(info: DataInfo, arrays: dict[str, np.ndarray]) -> Data:
     """The data again, its tensors on the arrays' own memory."""
     with warnings.catch_warnings(action="ignore"):  # torch's, that they are read-only: nothing writes into images
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    splits = {n: Images(tensors[f"{n}_images"].permute(0, 3, 1, 2), tensors[f"{n}_labels"]) for n in SPLITS}
-    return Data(**splits, info=info)
+    train, val, test = (
+        Images(tensors[f"{n}_images"].permute(0, 3, 1, 2), tensors[f"{n}_labels"]) for n in ("train", "val", "test")
+    )
+    return Data(train, val, test, info)
 
 
 def needed_files(training: Training, store: Store, info: DataInfo, profile: str) -> Trained | dict[str, bytes] | None:

@@ -20,7 +20,7 @@ import psutil
 from labreport import paths
 
 UNFINISHED = 75  # EX_TEMPFAIL of sysexits.h: try again
-STATUS = {signal.SIGTERM: UNFINISHED, signal.SIGINT: 130}
+STATUS: dict[int, int] = {signal.SIGTERM: UNFINISHED, signal.SIGINT: 130}
 if hasattr(signal, "SIGUSR1"):
     STATUS[signal.SIGUSR1] = UNFINISHED
 

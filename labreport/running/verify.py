@@ -20,6 +20,7 @@ from labreport.training.compiled import steps_for
 from labreport.training.device import best_device, keep_freed_memory, threads_for
 from labreport.training.evaluate import predict, score
 from labreport.training.identity import code_of
+from labreport.training.progress import Lines
 from labreport.training.run import Run, TrainingError, splits_for
 from labreport.training.steps import train_epoch
 from labreport.training.train import extract_features
@@ -101,7 +102,9 @@ def first_epoch(record: RunRecord, recipe: Recipe, data: Data, device: torch.dev
         raise ValueError(f"it is of other images ({record.data.source}, {record.data.fingerprint})")
     if recipe.pretrained and weights_digest(pretrained.weights_name()) != weights_digest(record.weights):
         raise ValueError(f"it started from other weights ({record.weights})")
-    inputs = extract_features(recipe, data, record.seed, record.profile, device)[1] if recipe.features_from else data
+    inputs = data
+    if recipe.features_from:
+        inputs = extract_features(recipe, data, record.seed, record.profile, device, Lines())[1]
     first = record.stretches[0].environment
     splits = splits_for(recipe, inputs, device)
     with threads_for(recipe, device, first.threads):

@@ -322,8 +322,8 @@ def extract_features(
             f"that file, or move {paths.records(profile) / record.stem}.json away to train that network again"
         ) from error
     run.model.classifier = nn.Identity()
-    features = {
-        name: Images(predict(run, DeviceSplit.of(split, device)).clone(), split.labels)
-        for name, split in (("train", data.train), ("val", data.val), ("test", data.test))
-    }
-    return Costs.of(record), dataclasses.replace(data, **features)
+    train_features, val_features, test_features = (
+        Images(predict(run, DeviceSplit.of(split, device)).clone(), split.labels)
+        for split in (data.train, data.val, data.test)
+    )
+    return Costs.of(record), dataclasses.replace(data, train=train_features, val=val_features, test=test_features)

@@ -94,3 +94,10 @@ def test_show_prints_what_a_record_knows(record, capsys):
 def test_every_recipe_can_be_made_from_its_settings():
     for recipe in RECIPES.values():
         assert type(recipe)(**recipe.settings()).settings() == recipe.settings()
+
+
+def test_a_head_on_another_networks_features_is_found_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    Lab.open("smoke").train("dnn_softmax")
+    assert main(["verify", "--profile", "smoke", "--again", "dnn_softmax"]) == 0
+    assert verify.EXACT in capsys.readouterr().out

@@ -4,6 +4,7 @@
 #               REPORTED=mine.toml: instead, whether the numbers of a report of your own can be right, without training
 # make test     all tests, every notebook included
 # make lab      JupyterLab in notebooks/; without a display it prints its address      PROFILE= DATA= PORT=
+# make browser  JupyterLab and the report's web page tried in Chromium, where one is installed
 # make lint     ruff, mypy, and notebooks without outputs
 # make faults   the long campaign of kills, full disks and damage; its last line counts what was lost
 # make clean    what smoke and quick runs left; not .venv, data/ or anything of the profile paper
@@ -39,7 +40,7 @@ ANEW := --clear
 .PHONY: $(READY)
 endif
 
-.PHONY: report test lab lint faults clean constraints
+.PHONY: report test lab browser lint faults clean constraints
 .DEFAULT_GOAL := report
 
 # Make hands SIGTERM on; however else it ends, the report ends with it.
@@ -66,6 +67,14 @@ LAB_OPTIONS = $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(PORT),--port=
 lab: $(READY)
 	@$(if $(DATA),LABREPORT_DATA="$(abspath $(DATA))") LABREPORT_PROFILE="$(PROFILE)" PYTHONPATH="$(CURDIR)" \
 		$(BIN)/jupyter lab $(LAB_OPTIONS) notebooks
+
+# Playwright only drives a browser, and that is the machine's own: without one, pytest says so and skips these tests.
+CHROMIUM = $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name)))
+
+browser: $(READY)
+	@$(if $(CHROMIUM),$(BIN)/python -c 'import playwright' 2> /dev/null || $(BIN)/python -m pip install --quiet \
+		--disable-pip-version-check $(TORCH_INDEX) -c constraints.txt -e '.[browser]' || true)
+	@$(BIN)/python -m pytest -rs tests/browser
 
 lint: $(READY)
 	$(BIN)/ruff check .

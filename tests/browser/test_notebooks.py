@@ -1,0 +1,88 @@
+"""Every notebook in JupyterLab: run, looked at in the light and in the dark, its widgets moved."""
+
+import io
+
+import pytest
+from PIL import Image
+
+from labreport import paths
+
+NAMES = [path.stem for path in sorted(paths.NOTEBOOKS.glob("*.ipynb"))]
+PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')].map(picture => {
+    const { width, height, right } = picture.getBoundingClientRect();
+    const room = picture.closest('.jp-OutputArea-output').getBoundingClientRect().right;
+    return { alt: picture.alt, drawn: width * height * picture.naturalWidth > 0, over: Math.round(right - room) };
+})"""
+PANELS = ".jp-OutputArea-output .jupyter-widgets:not(.jupyter-widgets *)"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebook(open_notebook, name):
+    with open_notebook(name) as notebook:
+        notebook.run_all()
+        cells = notebook.page.evaluate("jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells")
+        assert notebook.errors == []
+        assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code")
+        check_pictures(notebook)
+        notebook.theme("Light")  # JupyterLab remembers the last one
+        check_background(notebook, light=True)
+        for panel in notebook.page.locator(PANELS).all():
+            move_everything(notebook, panel)
+        notebook.theme("Dark")
+        check_background(notebook, light=False)
+        assert notebook.errors == []
+
+
+def check_pictures(notebook):
+    """Every picture is drawn, and none is wider than its cell."""
+    pictures = notebook.page.evaluate(PICTURES)
+    assert [picture for picture in pictures if not picture["drawn"] or picture["over"] > 1] == []
+    figures = notebook.page.locator(".jp-OutputArea-output figure")
+    assert notebook.page.locator(".jp-OutputArea-output figure img").count() == figures.count()
+
+
+def check_background(notebook, light):
+    """Figures are on the theme's own ground: the first one, since a look takes a second, and all are made alike."""
+    for figure in notebook.page.locator(".jp-OutputArea-output figure img").all()[:1]:
+        corner = sum(Image.open(io.BytesIO(figure.screenshot())).convert("RGB").getpixel((1, 1))) / 3
+        assert corner > 200 if light else corner < 60, figure.get_attribute("alt")
+
+
+def move_everything(notebook, panel):
+    """Each widget of a panel through some of its values: each time the panel has its picture."""
+    pictures = panel.locator("img")
+    assert pictures.count(), f"a widget without a picture: {panel.inner_text()}"
+    for move in moves(panel):
+        move()
+        notebook.settle()
+        assert notebook.errors == []
+        assert pictures.evaluate_all("all => all.every(picture => picture.complete && picture.naturalWidth)")
+    check_pictures(notebook)
+
+
+def moves(panel):
+    """What a reader can do with the widgets of a panel."""
+    for slider in panel.locator(".widget-slider").all():
+        handle, readout = slider.locator(".noUi-handle"), slider.locator(".widget-readout")
+        before = readout.inner_text()
+        for key in ("Home", "ArrowRight", "End"):
+            yield lambda handle=handle, key=key: handle.press(key)
+        assert readout.inner_text() != before, "a slider that does not move"
+    for choice in panel.locator("select").all():
+        for place in range(choice.locator("option").count()):
+            yield lambda choice=choice, place=place: choice.select_option(index=place)
+    for number in panel.locator(".widget-text input[type=number]").all():
+        yield lambda number=number: (number.fill("7"), number.press("Enter"))
+    for file in panel.locator("input[type=file]").all():
+        yield lambda file=file: file.set_input_files(drawn_photo())
+    for button in panel.locator(".widget-toggle-buttons button").all():
+        yield button.click
+    cells = panel.locator("button.widget-button:not(.widget-upload)").all()
+    for button in cells[:: max(1, len(cells) // 5)]:  # a hundred in the confusion matrix
+        yield button.click
+
+
+def drawn_photo():
+    file = io.BytesIO()
+    Image.radial_gradient("L").resize((90, 60)).convert("RGB").save(file, "PNG")
+    return {"name": "photo.png", "mimeType": "image/png", "buffer": file.getvalue()}

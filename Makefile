@@ -72,7 +72,7 @@ lab: $(READY)
 CHROMIUM = $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name)))
 
 browser: $(READY)
-	@$(if $(CHROMIUM),$(BIN)/python -c 'import playwright' 2> /dev/null || $(BIN)/python -m pip install --quiet \
+	@$(if $(CHROMIUM),$(BIN)/python -c 'import axe_playwright_python' 2> /dev/null || $(BIN)/python -m pip install --quiet \
 		--disable-pip-version-check $(TORCH_INDEX) -c constraints.txt -e '.[browser]' || true)
 	@$(BIN)/python -m pytest -rs tests/browser
 

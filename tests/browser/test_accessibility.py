@@ -1,15 +1,10 @@
 """The web page under axe-core, the checker of web accessibility; skipped where Playwright or a browser is missing."""
 
-import shutil
-
 import pytest
 from fake_notebooks import FIGURE, html_output, paper_session, set_all
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no browser here")
 
 ROW = " | ".join("1" * 9 for _ in range(30))
 WIDE = f"| {' | '.join(f'column {i}' for i in range(30))} |\n|{'---|' * 30}\n| {ROW} |"
@@ -31,14 +26,6 @@ def wide_table():
     body = "<td>123456789</td>" * 30
     caption = "<caption>A caption of some words</caption>"
     return f'<table id="tbl:wide">{caption}<thead><tr>{heads}</tr></thead><tbody><tr>{body}</tr></tbody></table>'
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield running
-        running.close()
 
 
 def opened(browser, page_file, width=1400, scheme="light"):

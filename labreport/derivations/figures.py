@@ -134,18 +134,10 @@ def _cells(
     ax.pcolormesh(
         np.ma.masked_array(values), cmap=cmap, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.8
     )
-    for (row, column), value in np.ndenumerate(values):
-        if value is not np.ma.masked:
-            dark = np.dot(colours[row, column, :3], (0.299, 0.587, 0.114)) < 0.55
-            ax.text(
-                column + 0.5,
-                row + 0.5,
-                _number(value, digits),
-                ha="center",
-                va="center",
-                size=size,
-                color="white" if dark else "black",
-            )
+    for (row, column), value in np.ma.ndenumerate(values):  # leaves masked ones out
+        dark = np.dot(colours[row, column, :3], (0.299, 0.587, 0.114)) < 0.55
+        colour = "white" if dark else "black"
+        ax.text(column + 0.5, row + 0.5, _number(value, digits), ha="center", va="center", size=size, color=colour)
     ax.set(xlim=(-0.06, values.shape[1] + 0.06), ylim=(values.shape[0] + 0.06, -0.06), aspect="equal")
     _bare(ax)
 

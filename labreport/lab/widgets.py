@@ -78,4 +78,5 @@ def _slider(name: str, least: float, most: float, step: float = 1, start: float 
     import ipywidgets
 
     kind = ipywidgets.IntSlider if isinstance(step, int) else ipywidgets.FloatSlider
-    return kind(value=least if start is None else start, min=least, max=most, step=step, description=name)
+    start = least if start is None else start
+    return kind(start, min=least, max=most, step=step, description=name, style={"description_width": "7em"})

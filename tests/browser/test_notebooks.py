@@ -13,6 +13,7 @@ PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img')].
     const room = picture.closest('.jp-OutputArea-output').getBoundingClientRect().right;
     return { alt: picture.alt, drawn: width * height * picture.naturalWidth > 0, over: Math.round(right - room) };
 })"""
+DRAWN = "panel => [...panel.querySelectorAll('img')].every(picture => picture.complete && picture.naturalWidth)"
 PANELS = ".jp-OutputArea-output .jupyter-widgets:not(.jupyter-widgets *)"
 
 
@@ -50,13 +51,12 @@ def check_background(notebook, light):
 
 def move_everything(notebook, panel):
     """Each widget of a panel through some of its values: each time the panel has its picture."""
-    pictures = panel.locator("img")
-    assert pictures.count(), f"a widget without a picture: {panel.inner_text()}"
+    assert panel.locator("img").count(), f"a widget without a picture: {panel.inner_text()}"
     for move in moves(panel):
         move()
         notebook.settle()
         assert notebook.errors == []
-        assert pictures.evaluate_all("all => all.every(picture => picture.complete && picture.naturalWidth)")
+        notebook.page.wait_for_function(DRAWN, arg=panel.element_handle())
     check_pictures(notebook)
 
 

@@ -94,7 +94,8 @@ def whole_epochs() -> dict[int, int]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_training_ends_at_its_last_whole_epoch_and_goes_on_from_there(start, home, number):
+def test_a_training_ends_at_its_last_whole_epoch_and_goes_on_from_there(start, home, number, fault):
+    fault("a signal to a process with children")
     process = start(*TRAIN)
     until(checkpoints)
     process.send_signal(number)
@@ -108,7 +109,8 @@ def test_a_training_ends_at_its_last_whole_epoch_and_goes_on_from_there(start, h
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
-def test_trainings_side_by_side_end_with_their_parent(start, home, number):
+def test_trainings_side_by_side_end_with_their_parent(start, home, number, fault):
+    fault("a signal to a process with children")
     process = start(*TRAIN, "--seeds", "0", "1", "--jobs", "2")
     until(lambda: len(checkpoints()) == 2)
     everyone = family(process)
@@ -129,7 +131,8 @@ def notebook(path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_report_ends_with_its_kernel(start, home, number):
+def test_a_report_ends_with_its_kernel(start, home, number, fault):
+    fault("a signal to a process with children")
     (home / "report.py").write_text(REPORT)
     process = start(sys.executable, str(home / "report.py"), str(notebook(home / "01_one.ipynb")))
     until(checkpoints)
@@ -144,7 +147,8 @@ def test_a_report_ends_with_its_kernel(start, home, number):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_report_ends_with_make(start, home, number):
+def test_a_report_ends_with_make(start, home, number, fault):
+    fault("a signal to a process with children")
     ready = home / "ready"
     ready.touch()  # instead of a new .venv
     variables = [f"READY={ready}", f"BIN={Path(sys.executable).parent}", "PROFILE=smoke", "DEVICE=cpu"]
@@ -157,8 +161,9 @@ def test_a_report_ends_with_make(start, home, number):
     assert "unfinished; the same command goes on from" in (home / "log").read_text()
 
 
-def test_a_signal_that_the_shell_ignores_stays_ignored(start, home):
+def test_a_signal_that_the_shell_ignores_stays_ignored(start, home, fault):
     """As in a script's `command &`, which the terminal's Ctrl-C is not meant for."""
+    fault("a signal to a process with children")
     process = start(*TRAIN, on_interrupt=signal.SIG_IGN)
     until(checkpoints)
     process.send_signal(signal.SIGINT)

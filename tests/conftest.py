@@ -1,7 +1,9 @@
 """Every test process works in an empty folder of its own, on one thread, without data, network or screen."""
 
 import os
+import tarfile
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -25,3 +27,36 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     config.stash[_home].cleanup()
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory) -> Path:
+    """A folder with all seven files in the official layout, and beside it their archive."""
+    from fake_cifar10 import write_pickles
+
+    root = tmp_path_factory.mktemp("written")
+    write_pickles(root / "cifar-10-batches-py")
+    with tarfile.open(root / "archive.tar.gz", "w:gz", compresslevel=1) as tar:
+        tar.add(root / "cifar-10-batches-py", "cifar-10-batches-py")
+    return root
+
+
+@pytest.fixture(scope="module")
+def tenth_of_the_size():
+    """`written` has a tenth of the images, ten times as fast to test; `test_official_size` sees to the rest."""
+    from labreport.images import formats
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "BATCH_SIZE", 1_000)
+        patch.setattr(formats, "N_TRAINVAL", 5_000)
+        yield
+
+
+@pytest.fixture
+def root(written, tmp_path) -> Path:
+    """A folder of one test's own that holds the batch files."""
+    folder = tmp_path / "own" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for path in (written / "cifar-10-batches-py").iterdir():
+        os.link(path, folder / path.name)
+    return folder.parent

@@ -121,8 +121,8 @@ def _torchvisions() -> Path:
             raise WeightsUnavailable(f"the pretrained weights cannot be had from {url} ({failure})")
     if not _is_torchvisions(digest := _sha256(cached, *_stamp(cached))):
         raise WeightsError(
-            f"{cached}: not the file that its name promises (its sha256 begins with {digest[:8]}); delete it, or name "
-            "it with LABREPORT_WEIGHTS if it is meant"
+            f"{cached}: not the file that its name promises (its sha256 begins with {digest[:8]}); move it away, or "
+            "name it with LABREPORT_WEIGHTS if it is meant"
         )
     return cached
 

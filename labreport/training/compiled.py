@@ -122,7 +122,7 @@ def _checked_steps(dtype: torch.dtype, batch: int) -> CompiledSteps | None:
         steps = CompiledSteps(ctypes.CDLL(str(library)), batch, f"{Path(compiler).name} {version}")
         if (difference := _difference(steps, dtype)) <= TOLERANCE:
             return steps
-        reason = f"its steps differ from torch's by {difference:.1%}; delete {library} to build it again"
+        reason = f"its steps differ from torch's by {difference:.1%}; move {library} away to build it again"
     except (OSError, StorageError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", None) or str(error)
         reason = said.strip().splitlines()[0] if said.strip() else type(error).__name__

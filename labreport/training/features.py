@@ -133,4 +133,4 @@ def _kept(path: Path) -> tuple[Tensor, float]:
         with safe_open(path, "pt") as file:
             return file.get_tensor("features"), float(file.metadata()["seconds"])
     except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path}: damaged; delete it to compute these features again") from error
+        raise TrainingError(f"{path}: damaged; move it away to compute these features again") from error

@@ -132,8 +132,10 @@ def test_writers_of_two_pid_namespaces_tear_no_file(tmp_path, fault):
 
 
 @pytest.mark.parametrize(("given", "status"), [("sed", 1), pytest.param("seed", 0, marks=pytest.mark.campaign)])
-def test_a_misspelt_parameter_is_an_error_in_a_notebook(tmp_path, given, status):
+def test_a_misspelt_parameter_is_an_error_in_a_notebook(tmp_path, fault, given, status):
     """By papermill itself, which only logs it."""
+    if given == "sed":
+        fault("a misspelt parameter")
     path = write_notebook(
         tmp_path / "a.ipynb", "from labreport import Lab\nlab = Lab.open(profile, seed, data_dir, device)"
     )
@@ -160,8 +162,9 @@ KERNELS = [["sleep", "60"], ["/no/such/python", "-m", "ipykernel_launcher", "-f"
 
 
 @pytest.mark.parametrize("argv", KERNELS, ids=["silent", "gone"])
-def test_a_kernel_that_does_not_answer_or_start(tmp_path, monkeypatch, argv):
+def test_a_kernel_that_does_not_answer_or_start(tmp_path, monkeypatch, fault, argv):
     """As with the loopback network down, or with a kernelspec of an interpreter that was removed."""
+    fault("a kernel that does not answer or start")
     kernel = tmp_path / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     (kernel / "kernel.json").write_text(json.dumps({"argv": argv, "display_name": "python3", "language": "python"}))
@@ -182,8 +185,9 @@ CELLS = {
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_parameters_cell_of_ones_own_notebook(tmp_path, cell):
+def test_the_parameters_cell_of_ones_own_notebook(tmp_path, fault, cell):
     source, words = CELLS[cell]
+    fault(f"a parameters cell with {cell}")
     notebook = write_notebook(tmp_path / "a.ipynb", parameters=source)
     if words is None:
         assert execute.parameters_of(notebook) == execute.PARAMETERS
@@ -199,8 +203,9 @@ build_report("paper", notebooks=[{0!r}, {0!r}])
 
 
 @pytest.mark.campaign
-def test_a_script_without_a_guard_is_told_of_it(tmp_path):
+def test_a_script_without_a_guard_is_told_of_it(tmp_path, fault):
     """Notebooks as text, too."""
+    fault("a script without a guard")
     script = tmp_path / "script.py"
     script.write_text(UNGUARDED.format(str(write_notebook(tmp_path / "01_a.ipynb"))))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)

@@ -98,7 +98,7 @@ def test_torchvisions_file_is_known_by_its_hash_and_comes_before_data(state, mon
 
 def test_a_cached_file_with_another_hash_is_not_taken_for_torchvisions(state, tmp_path):
     torch.save(state, cached(tmp_path))
-    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth.*delete it"):
+    with pytest.raises(WeightsError, match=r"resnet18-f37072fd\.pth.*move it away"):
         start_from_imagenet(models.build("resnet18"))
 
 

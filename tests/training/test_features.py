@@ -71,7 +71,7 @@ def test_all_seeds_share_the_features_and_a_record_carries_their_costs(images, w
     assert 100 * forward < first.train_flops < 101 * forward  # forward only, once over the training images; and a head
     assert "features" in first.code
     kept["val-00000.safetensors"].write_bytes(kept["val-00000.safetensors"].read_bytes()[:1000])
-    with pytest.raises(TrainingError, match=r"val-00000\.safetensors: damaged; delete it"):
+    with pytest.raises(TrainingError, match=r"val-00000\.safetensors: damaged; move it away"):
         train(recipe, images, 2, profile="smoke", device="cpu")
 
 

@@ -6,7 +6,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
@@ -139,15 +139,20 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def train_here(lab: Lab, recipe: Recipe, seeds: Sequence[int], threads: int | None) -> int:
-    """One training after the other, in this process."""
+    """In this process, one training after the other; on a GPU the seeds of a small network in step."""
     import torch
 
-    from labreport.training import train as training
+    from labreport.training.together import pays, train_together
+    from labreport.training.train import train
 
     if threads:
         torch.set_num_threads(threads)
-    for seed in seeds:
-        record = training.train(recipe, lab.data, seed, profile=lab.profile, device=lab.device)
+    records: Iterable[RunRecord]
+    if len(seeds) > 1 and pays(recipe, lab.device):
+        records = train_together(recipe, lab.data, seeds, profile=lab.profile, device=lab.device)
+    else:
+        records = (train(recipe, lab.data, seed, profile=lab.profile, device=lab.device) for seed in seeds)
+    for record in records:
         print(summary(record, lab.store.folder), flush=True)
     return 0
 

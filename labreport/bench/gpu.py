@@ -16,7 +16,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +35,7 @@ from labreport.records.provenance import commit, environment
 from labreport.training.device import DeviceError, best_device, keep_freed_memory
 from labreport.training.run import DeviceSplit, Run, TrainingError
 from labreport.training.steps import train_epoch
+from labreport.training.together import train_together
 from labreport.training.train import train
 
 SEEDS = 10
@@ -176,6 +177,12 @@ def fast96(session: Session) -> None:
     trainings(session, FOR_GPUS["fast96"], SEEDS, seconds=session.left / 5)
 
 
+def branches(session: Session) -> None:
+    """The small networks of the reference run: the seeds of each as branches of one graph."""
+    for name in (name for name in REFERENCE if name in GRAPHED):
+        together(session, RECIPES[name], range(2 if session.rehearsal else SEEDS))
+
+
 def reference(session: Session) -> None:
     """The reference run's recipes, ten seeds each, seed by seed, so that the same seeds of all are there at any end."""
     for seed in range(1 if session.rehearsal else SEEDS):
@@ -187,6 +194,31 @@ def ablations(session: Session) -> None:
     """Three seeds of every ablation."""
     for recipe in ABLATIONS.values():
         trainings(session, recipe, 1 if session.rehearsal else 3)
+
+
+class OutOfTime(Exception):
+    """A training would not end in time."""
+
+
+def together(session: Session, recipe: Recipe, seeds: Sequence[int]) -> None:
+    """Train the seeds in step, unless their first epochs show that there is no time for the rest."""
+    recipe, began = for_profile(recipe, session.profile), time.monotonic()
+
+    def in_time(epochs: int) -> None:
+        left = (recipe.epochs - epochs) * (time.monotonic() - began) / epochs
+        if epochs >= 2 and left > session.left:  # the first epoch also records the graph
+            raise OutOfTime(f"after epoch {epochs}: {left:.0f} s to go")
+
+    try:
+        records = train_together(
+            recipe, session.data, seeds, profile=session.profile, device=session.device, on_epoch=in_time
+        )
+    except (OutOfTime, TrainingError, DeviceError) as error:
+        session.note(f"failed {recipe.name} in step", str(error))
+        return
+    wall = round(time.monotonic() - began, 2)
+    tests = [round(record.test_score.accuracy, 4) for record in records]
+    session.note(f"in step {recipe.name}", {"seeds": len(records), "wall": wall, "test": tests})
 
 
 def trainings(session: Session, recipe: Recipe, seeds: int, first: int = 0, seconds: float = float("inf")) -> None:
@@ -232,4 +264,13 @@ def _packed(files: list[Path]) -> bytes:
     return buffer.getvalue()
 
 
-STEPS: tuple[Callable[[Session], None], ...] = (conditions, cuda_tests, graphs, fast94, fast96, reference, ablations)
+STEPS: tuple[Callable[[Session], None], ...] = (
+    conditions,
+    cuda_tests,
+    graphs,
+    fast94,
+    fast96,
+    branches,
+    reference,
+    ablations,
+)

@@ -221,9 +221,13 @@ class Lab:
         from labreport.running.plan import carry_out, missing
         from labreport.training.identity import network_of
         from labreport.training.owner import in_progress
+        from labreport.training.together import pays, train_together
         from labreport.training.train import result, stage_of, stem_of
 
         self.refuse_stand_in()
+        if pays(recipe, self.device):
+            records = train_together(recipe, self.data, seeds, profile=self.profile, device=self.device, watch=look)
+            return {record.seed: record for record in records}
         if (jobs := jobs_for(recipe, self.device)) > 1:
             store, info = self.store, self.data.info
             network = network_of(recipe, len(info.classes))
@@ -299,9 +303,8 @@ class Lab:
             if not records or name not in KNOWN:
                 continue
             recipe, classes = self.recipe(name), len(records[0].data.classes)
-            kinds = {(record.on_gpu, record.compiled) for record in records}
-            codes = {kind: code_of(recipe, classes, graphs=kind[0], compiled_steps=kind[1]) for kind in kinds}
-            if changed := sum(not record.is_of(codes[record.on_gpu, record.compiled]) for record in records):
+            codes = {ways: code_of(recipe, classes, ways) for ways in {record.ways for record in records}}
+            if changed := sum(not record.is_of(codes[record.ways]) for record in records):
                 earlier[name] = changed
         return earlier
 

@@ -23,6 +23,9 @@ CAVEATS = {  # by `DataInfo.source`: what must be said beside every result
 }
 
 
+WAYS = ("graphs", "branches", "compiled")  # of doing the steps: labreport.training.identity has their code
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One row of a training's history. Losses are means over images, in nats; accuracies lie in [0, 1].
@@ -210,14 +213,9 @@ class RunRecord:
         return "" if self.weights.startswith("torchvision ") else self.weights.rpartition(", sha256 ")[0]
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether code for GPUs had a part in it."""
-        return "graphs" in self.code
-
-    @property
-    def compiled(self) -> bool:
-        """Whether compiled code did its training steps."""
-        return "compiled" in self.code
+    def ways(self) -> tuple[str, ...]:
+        """Which code did its training steps, where that was not the plain one: of CUDA graphs, or compiled."""
+        return tuple(way for way in WAYS if way in self.code)
 
     def is_of_network(self, network: str) -> bool:
         """Whether it is of the network with this digest, or was found again with it."""

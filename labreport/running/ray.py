@@ -211,8 +211,7 @@ def _settle(done: Future[Trained], future: Future[RunRecord], store: Store, prof
     try:
         trained = done.result()
         record = trained.record
-        kind = {"graphs": record.on_gpu, "compiled_steps": record.compiled}
-        if not record.is_of(code_of(Recipe(**record.recipe), len(record.data.classes), **kind)):
+        if not record.is_of(code_of(Recipe(**record.recipe), len(record.data.classes), record.ways)):
             raise NotTrained(f"{record.stem}: its node has other code than this one; install the same there")
         keep(trained, store, profile)
         future.set_result(record)

@@ -74,7 +74,7 @@ def verify(
     for record in records:
         recipe = Recipe(**record.recipe)
         try:
-            code = code_of(recipe, len(record.data.classes), graphs=record.on_gpu, compiled_steps=record.compiled)
+            code = code_of(recipe, len(record.data.classes), record.ways)
             if (same_code := record.is_of(code)) and not again:
                 yield Check(record, True, None, SAME_CODE)
                 continue
@@ -109,7 +109,7 @@ def first_epoch(record: RunRecord, recipe: Recipe, data: Data, device: torch.dev
     splits = splits_for(recipe, inputs, device)
     with threads_for(recipe, device, first.threads):
         run = Run.start(recipe, record.seed, splits["train"], len(data.info.classes), device)
-        run.compiled = steps_for(recipe, run.model, splits["train"].inputs) if record.compiled else None
+        run.compiled = steps_for(recipe, run.model, splits["train"].inputs) if "compiled" in record.ways else None
         same_kind = run.environment().same_kind(first)
         val = splits["val"]
         predict(run, val)  # as before every training: it may choose kernels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 import torch
 
@@ -10,7 +11,7 @@ from labreport.digests import code_digest, network_digest
 from labreport.facts.recipes import Recipe
 from labreport.images import splits
 from labreport.networks import models, pretrained
-from labreport.training import compiled, evaluate, features, optimizers, run, steps
+from labreport.training import branches, compiled, evaluate, features, optimizers, run, steps
 
 
 def network_of(recipe: Recipe, num_classes: int = 10) -> str:
@@ -24,12 +25,11 @@ def network_of(recipe: Recipe, num_classes: int = 10) -> str:
         return network_digest(builder(num_classes), builder)
 
 
-def code_of(
-    recipe: Recipe, num_classes: int = 10, *, graphs: bool = False, compiled_steps: bool = False
-) -> dict[str, str]:
+def code_of(recipe: Recipe, num_classes: int = 10, ways: Collection[str] = ()) -> dict[str, str]:
     """The digests of all code that decides what this recipe's training gives, by part.
 
-    `graphs` as on a GPU, `compiled_steps` where C++ does the steps.
+    `ways`, of `records.record.WAYS`, are those in which the steps are done: `graphs` on a GPU, `branches` of one graph
+    for several seeds, `compiled` where C++ does them.
 
     Raises:
         ValueError: the recipe names something that does not exist.
@@ -59,8 +59,10 @@ def code_of(
     if recipe.features_from and recipe.pretrained:
         source = dataclasses.replace(recipe, model=recipe.features_from)
         parts["features"] = code_digest(network_of(source, num_classes), features.feature_network, without=(run.Run,))
-    if graphs:
+    if "graphs" in ways:
         parts["graphs"] = code_digest(steps.train_replayed)
-    if compiled_steps:
+    if "branches" in ways:
+        parts["branches"] = code_digest(branches.train_epoch_in_step)
+    if "compiled" in ways:
         parts["compiled"] = code_digest(compiled.CompiledSteps, compiled.source(), compiled.FLAGS)
     return parts

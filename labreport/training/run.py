@@ -81,6 +81,7 @@ class Run:
     graph_refused: bool = False
     compiled: CompiledSteps | None = None  # does the steps instead of torch
     resumed: int = 0  # epochs that an earlier process trained
+    beside: int = 0  # other seeds that train in step with it
 
     @classmethod
     def start(cls, recipe: Recipe, seed: int, train: DeviceSplit, num_classes: int, device: torch.device) -> Run:
@@ -102,6 +103,9 @@ class Run:
         here = environment(self.device, bf16=self.autocast)
         if self.compiled:
             here = dataclasses.replace(here, precision=f"{here.precision}, step compiled by {self.compiled.compiler}")
+        if self.beside:
+            said = f"{here.precision}, {self.beside + 1} seeds in step, the time shared"
+            here = dataclasses.replace(here, precision=said)
         return here
 
     def add(self, row: Epoch) -> None:

@@ -160,14 +160,14 @@ def train_replayed(
     set_rates(run.recipe, run.optimizers, start)
     if run.graph is None and not run.graph_refused:
         try:
-            run.graph = cuda_graphs.GraphedSteps(partial(train_step, run), inputs, labels, batch)
+            run.graph = cuda_graphs.GraphedSteps([partial(train_step, run)], [inputs], [labels], batch)
         except RuntimeError as error:  # the network waits for a number, with .item() say
             reason = " ".join(str(error).split("\n")[0].split())
             print(f"{run.recipe.name}: trains step by step, since no CUDA graph records it ({reason})", file=sys.stderr)
             run.graph_refused = True
     if run.graph is None:
         return train_eagerly(run, inputs, labels, batch, start, split)
-    return run.graph(inputs, labels)
+    return run.graph([inputs], [labels])[0]
 
 
 def train_step(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

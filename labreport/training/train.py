@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from labreport import paths
 from labreport.evidence.notes import notes
@@ -189,31 +189,37 @@ def _train(
             per_image = seconds_per_image(recipe, splits["train"], num_classes, device)
             run = Run.start(recipe, seed, splits["train"], num_classes, device)
             run.compiled = steps_for(recipe, run.model, splits["train"].inputs)
-            code = code_of(recipe, num_classes, graphs=device.type == "cuda", compiled_steps=run.compiled is not None)
-            if unused := run.resume(checkpoint, code):
-                aside = checkpoint.with_suffix(".checkpoint-of-other-code")
-                with writing(aside):
-                    checkpoint.replace(aside)
-                progress.say(
-                    f"starts over, since of its checkpoint {unused}; until the run is finished that one is kept as "
-                    f"{aside}"
-                )
+            ways = [*(["graphs"] if device.type == "cuda" else []), *(["compiled"] if run.compiled else [])]
+            code = code_of(recipe, num_classes, ways)
+            resume(run, checkpoint, code, progress)
             progress.begin(run.history, per_image)
             fit(run, splits, progress, after_epoch)
             record = finish(run, splits, data, code, key, profile)
         except KeyboardInterrupt as error:
-            progress.tell(ended=(stopped := _stopped(progress.stage)))
+            progress.tell(ended=(stopped := stopped_at(progress.stage)))
             raise Stopped(f"{progress.stage.label}: {stopped}") from error
         except TrainingError as error:
             progress.tell(ended=f"stopped: {error}")
             raise
-    write_atomically(stem.with_suffix(".safetensors"), save(_plain(run.model.state_dict())))
+    keep_weights(run, stem)
     record = backbone.added_to(record) if backbone else record
     progress.tell(ended=result(record))
     return record
 
 
-def _stopped(stage: Stage) -> str:
+def resume(run: Run, checkpoint: Path, code: dict[str, str], progress: Progress) -> None:
+    """Go on from the run's checkpoint, if it has one; one that other code trained is kept aside until the run ends."""
+    if unused := run.resume(checkpoint, code):
+        aside = checkpoint.with_suffix(".checkpoint-of-other-code")
+        with writing(aside):
+            checkpoint.replace(aside)
+        progress.say(
+            f"starts over, since of its checkpoint {unused}; until the run is finished that one is kept as {aside}"
+        )
+
+
+def stopped_at(stage: Stage) -> str:
+    """Where an interrupted training stands, and what to do."""
     done = len(stage.history)
     if not stage.since:
         return "stopped before its first step; run this again to train it"
@@ -234,8 +240,10 @@ def _work(recipe: Recipe, splits: dict[str, DeviceSplit]) -> list[float]:
     return [(recipe.image_side(epoch, side) / side) ** 2 for epoch in range(recipe.epochs)]
 
 
-def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+def keep_weights(run: Run, stem: Path) -> None:
+    """Write the trained network beside where its checkpoint was."""
+    state = {name: tensor.cpu().contiguous() for name, tensor in run.model.state_dict().items()}
+    write_atomically(stem.with_suffix(".safetensors"), save(state))
 
 
 def fit(run: Run, splits: dict[str, DeviceSplit], progress: Progress, after_epoch: Callable[[Run], None]) -> None:

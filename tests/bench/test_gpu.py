@@ -20,7 +20,9 @@ def short(monkeypatch):
     monkeypatch.setattr(gpu, "ABLATIONS", {})
     monkeypatch.setattr(gpu, "FOR_GPUS", {"fast96": RECIPES["fine_tuned"]})
     monkeypatch.setattr(gpu, "cuda_tests", lambda session: session.note("tests", "left out"))
-    monkeypatch.setattr(gpu, "STEPS", (gpu.conditions, gpu.cuda_tests, gpu.graphs, gpu.fast96, gpu.reference))
+    monkeypatch.setattr(
+        gpu, "STEPS", (gpu.conditions, gpu.cuda_tests, gpu.graphs, gpu.fast96, gpu.branches, gpu.reference)
+    )
 
 
 def findings(folder):
@@ -35,10 +37,12 @@ def test_a_rehearsal_leaves_every_steps_finding_and_the_records(short, tmp_path,
     assert "mean nothing" in capsys.readouterr().out
     for name in gpu.GRAPHED:
         assert found[f"graphs {name}"]["ratio"] > 0
+    for name in FAST:
+        assert found[f"in step {name}"]["seeds"] == 2
     assert {f"training {name}" for name in FAST} <= set(found)
     with tarfile.open(tmp_path / "out" / "records.tar.gz") as tar:
         names = tar.getnames()
-    assert sorted(name.split("-seed")[0] for name in names if name.endswith(".json")) == sorted(FAST)
+    assert sorted(name.split("-seed")[0] for name in names if name.endswith(".json")) == sorted(2 * FAST)
     assert os.environ["LABREPORT_HOME"] == home
 
 

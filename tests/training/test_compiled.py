@@ -145,7 +145,7 @@ def test_a_resumed_run_is_the_unbroken_one_and_its_record_tells_what_made_it(ima
     assert epochs == [3]
     assert (resumed.predictions.nll == unbroken.predictions.nll).all()
     assert [row.train_loss for row in resumed.history] == [row.train_loss for row in unbroken.history]
-    assert resumed.compiled and resumed.code == code_of(SMALL, compiled_steps=True)
+    assert "compiled" in resumed.ways and resumed.code == code_of(SMALL, ways=["compiled"])
     assert "step compiled by" in resumed.environment.precision
 
     (check,) = verify(Store(paths.records("quick")), [resumed], images, "cpu", again=True)
@@ -161,7 +161,7 @@ def test_a_plain_run_is_of_another_kind_and_its_checkpoint_is_not_gone_on_with(i
         training.train(SMALL, images, on_epoch=stop)
     monkeypatch.setenv("LABREPORT_COMPILED", "0")
     plain = training.train(SMALL, images)
-    assert not plain.compiled and plain.code == code_of(SMALL) and plain.environment.precision == "fp32"
+    assert not plain.ways and plain.code == code_of(SMALL) and plain.environment.precision == "fp32"
     said = "".join(capsys.readouterr())
     assert "starts over, since of its checkpoint its 1 epochs were trained by other code (compiled)" in said
     monkeypatch.delenv("LABREPORT_COMPILED")
@@ -206,7 +206,7 @@ def test_without_a_working_compiler_torch_trains(compiler, images, tmp_path, mon
         (folder / "c++").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder))
     record = training.train(dataclasses.replace(SMALL, epochs=1), images)
-    assert not record.compiled and record.environment.precision == "fp32"
+    assert not record.ways and record.environment.precision == "fp32"
     lines = [line for line in capsys.readouterr().err.splitlines() if "compiled" in line]
     assert len(lines) == (compiler is not None)
     assert all("torch trains" in line and str(folder) in line for line in lines)
@@ -219,17 +219,17 @@ def test_a_library_that_finds_other_weights_is_not_used(images, tmp_path, monkey
     wrong.write_text(compiled.SOURCE.read_text().replace("momentum * m[i] + g[i]", "g[i]"))
     monkeypatch.setattr(compiled, "SOURCE", wrong)
     record = training.train(dataclasses.replace(SMALL, epochs=1), images)
-    assert not record.compiled
+    assert not record.ways
     assert "its steps differ from torch's" in capsys.readouterr().err
 
 
 @needs_compiler
 def test_comments_do_not_count_for_the_digest_but_code_does(tmp_path, monkeypatch):
-    before = code_of(BASELINE, compiled_steps=True)
+    before = code_of(BASELINE, ways=["compiled"])
     assert before.keys() - code_of(BASELINE).keys() == {"compiled"}
     text = compiled.SOURCE.read_text()
     monkeypatch.setattr(compiled, "SOURCE", tmp_path / "step.cpp")
     compiled.SOURCE.write_text("// Another first line.\n" + text)
-    assert code_of(BASELINE, compiled_steps=True) == before
+    assert code_of(BASELINE, ways=["compiled"]) == before
     compiled.SOURCE.write_text(text.replace("lr * m[i]", "2 * lr * m[i]"))
-    assert code_of(BASELINE, compiled_steps=True) != before
+    assert code_of(BASELINE, ways=["compiled"]) != before

@@ -40,18 +40,18 @@ def test_dropout_draws_anew_in_every_step_and_replay():
         return mask.mean(), labels.sum()
 
     ones, labels = torch.ones(4, 1000, device=CUDA), torch.zeros(4, dtype=torch.int64, device=CUDA)
-    steps = cuda_graphs.GraphedSteps(step, ones, labels, batch=2)
+    steps = cuda_graphs.GraphedSteps([step], [ones], [labels], batch=2)
     replays = []
     for _ in range(2):
-        steps(ones, labels)
+        steps([ones], [labels])
         replays.append([mask.clone() for mask in masks])
     drawn = [mask for replay in replays for mask in replay]
     assert all(not torch.equal(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
     torch.manual_seed(5)
-    steps(ones, labels)
+    steps([ones], [labels])
     first = masks[0].clone()
     torch.manual_seed(5)
-    steps(ones, labels)
+    steps([ones], [labels])
     assert torch.equal(first, masks[0])  # and reseeding brings the same masks back
 
 

@@ -1,0 +1,96 @@
+"""An epoch of several seeds of a small network in step: on a GPU as parallel branches of one CUDA graph.
+
+Each seed has the network, the optimiser, the order of images and the augmentations that it has alone. Dropout masks are
+others than alone: torch has one generator of them for all that a GPU does, and the last seed's epoch sets it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from labreport.records.record import Score
+from labreport.training import cuda_graphs
+from labreport.training.optimizers import set_rates
+from labreport.training.run import DeviceSplit, Run, TrainingError
+from labreport.training.steps import chunks, graph_steps, train_eagerly, train_step
+
+Chunks = tuple[tuple[Tensor, Tensor], ...]  # one a run
+
+
+class Company:
+    """Runs of one recipe that train in step, and their graph."""
+
+    def __init__(self, runs: Sequence[Run]):
+        self.runs = tuple(runs)
+        self.warm = False  # whether a chunk has run eagerly, as recording a graph asks for
+        self.graph: cuda_graphs.GraphedSteps | None = None
+
+    def record(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], batch: int) -> None:
+        """Record the graph, over chunks of these shapes.
+
+        Raises:
+            TrainingError: a network cannot be recorded.
+        """
+        steps = [partial(train_step, run) for run in self.runs]
+        try:
+            self.graph = cuda_graphs.GraphedSteps(steps, inputs, labels, batch)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split("\n")[0].split())
+            raise TrainingError(
+                f"{self.runs[0].recipe.name}: no CUDA graph records its seeds in step ({reason}); train them one by one"
+            ) from error
+
+
+def train_epoch_in_step(
+    company: Company, split: DeviceSplit, epoch: int, advance: Callable[[int], None] = lambda _: None
+) -> list[Score | None]:
+    """One pass over the training images for each run; `advance` is told of every chunk, of one run's images.
+
+    Returns each one's running loss and accuracy, or None where the loss is no longer finite.
+    """
+    runs = company.runs
+    recipe, device = runs[0].recipe, runs[0].device
+    batch = min(recipe.batch_size, len(split))
+    size = graph_steps(len(split), batch) * batch
+    for run in runs:
+        run.model.train()
+    # Read at the end only: every look at a number would let the GPU run out of work.
+    losses: list[Tensor] = []
+    hits, seen = torch.zeros(len(runs), dtype=torch.int64, device=device), 0
+    for parts in zip(*(chunks(recipe, split, run.seed, epoch, size) for run in runs), strict=True):
+        trained = _train_chunks(company, parts, batch, epoch + seen / len(split), split, size)
+        losses.append(torch.stack([loss for loss, _ in trained]))
+        hits += torch.stack([right for _, right in trained])
+        seen += len(parts[0][1])
+        advance(len(parts[0][1]))
+    means = torch.stack(losses).cpu().double().sum(0) / seen  # on the CPU, since not every device has float64
+    pairs = zip(means.tolist(), hits.tolist(), strict=True)
+    return [Score(loss, right / seen, seen) if math.isfinite(loss) else None for loss, right in pairs]
+
+
+def _train_chunks(
+    company: Company, parts: Chunks, batch: int, start: float, split: DeviceSplit, size: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Each run's chunk: from the graph, recorded at the second chunk, or eagerly, as a rest at the epoch's end is."""
+    on_gpu = parts[0][1].is_cuda
+    if on_gpu and company.warm and len(parts[0][1]) == size:
+        for run in company.runs:
+            set_rates(run.recipe, run.optimizers, start)
+        inputs, labels = ([part[i] for part in parts] for i in (0, 1))
+        if company.graph is None:
+            company.record(inputs, labels, batch)
+        assert company.graph is not None
+        return company.graph(inputs, labels)
+    trained = []
+    for branch, (run, (x, y)) in enumerate(zip(company.runs, parts, strict=True)):
+        # In the branch's own stream, where what cuBLAS and cuDNN set aside for a stream is then there to be recorded.
+        with cuda_graphs.warming_up(run.device, branch) if on_gpu and not company.warm else nullcontext():
+            trained.append(train_eagerly(run, x, y, batch, start, split))
+    company.warm = True
+    return trained

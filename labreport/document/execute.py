@@ -23,11 +23,18 @@ from nbclient.exceptions import DeadKernelError
 from labreport import paths
 from labreport.cpus import available_cpus
 from labreport.document.errors import ReportError
+from labreport.evidence.tables import duration
 from labreport.files import writing
 from labreport.lab.parameters import PARAMETERS, assigned_names
 from labreport.lab.session import Lab
 from labreport.running.signals import end_children, end_with
 
+# The kernel's own: tracebacks of cells come with the notebook, and a race in its end (its control thread writes to a
+# socket that is closed) concerns nobody.
+KERNEL_LOGS = [
+    "--log-level=CRITICAL",
+    "--Application.logging_config={'loggers': {'tornado.general': {'level': 'CRITICAL'}}}",
+]
 START_TIMEOUT = 60  # seconds until a kernel must have answered
 
 
@@ -97,9 +104,17 @@ def kernel_started(output: Path) -> Iterator[None]:
         ) from error
 
 
-def execute_all(notebooks: Sequence[Path], lab: Lab) -> list[nbformat.NotebookNode]:
-    """Run the notebooks one after the other; or, where nothing is left to train, one on each core."""
+def execute_all(
+    notebooks: Sequence[Path], lab: Lab, seconds: Sequence[float] | None = None
+) -> list[nbformat.NotebookNode]:
+    """Run the notebooks one after the other; or, where nothing is left to train, one on each core.
+
+    `seconds` is what each is expected to take, if that is known.
+    """
     labels = [f"[{number}/{len(notebooks)}] {notebook.stem}" for number, notebook in enumerate(notebooks, start=1)]
+    if seconds is not None:
+        left = [f"about {duration(sum(seconds[i:]))} left for this and what follows" for i in range(len(notebooks))]
+        labels = [f"{label} ({words})" for label, words in zip(labels, left, strict=True)]
     labs = [dataclasses.replace(lab)] * len(notebooks)  # without the data that this session may have read
     pool: Executor
     if lab.complete:
@@ -151,7 +166,7 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
                 start_timeout=START_TIMEOUT,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
-                extra_arguments=["--log-level=CRITICAL"],  # of the kernel itself; tracebacks come with the notebook
+                extra_arguments=KERNEL_LOGS,
             )
     except papermill.PapermillExecutionError as error:
         # With the cell that papermill inserts for the parameters, its index from 0 is the notebook's own count from 1.

@@ -88,8 +88,15 @@ def alone(folder: Path) -> Iterator[None]:
 def _build(notebooks: Sequence[Path], lab: Lab, formats: Sequence[str]) -> Report:
     for sentence in lab.store.scan().left_out:
         print(f"left out: {sentence}", file=sys.stderr)
+    expected = None
+    if not lab.complete and lab.profile != "smoke":
+        from labreport.document.forecast import forecast, told  # imports torch
+
+        expected = forecast(notebooks, lab)
+        for line in told(expected, lab):
+            print(line, flush=True)
     try:
-        executed = execute_all(notebooks, lab)
+        executed = execute_all(notebooks, lab, [one.seconds for one in expected] if expected else None)
     except BrokenProcessPool as error:
         raise ReportError(f"a process that ran a notebook ended for want of memory, or: {UNGUARDED}") from error
     began = time.perf_counter()

@@ -53,6 +53,7 @@ class Recipe:
     tta: str = "none"  # test-time average: none, flip, or flip_shift (flip and two 1-pixel shifts)
     low_resolution_epochs: int = 0  # the first epochs see images of low_resolution² pixels
     low_resolution: int = 32
+    train_images: int = 0  # train on the first so many images only; 0: on all
     train_on_val: bool = False  # train on the validation images, too, once they have done their part in the choices
     whiten: bool = False  # set the frozen first convolution from patches of the training images
     pretrained: bool = False  # start from ImageNet weights, but for the last layer
@@ -76,7 +77,15 @@ class Recipe:
             if (value := getattr(self, name)) not in words:
                 raise ValueError(f"recipe {self.name!r}: no {name} {value!r}; there are {', '.join(words)}")
         least = {"epochs": 1, "batch_size": 1, "step_size": int(self.schedule == "step")}
-        for name in ("epochs", "batch_size", "step_size", "translate", "cutout", "low_resolution_epochs"):
+        for name in (
+            "epochs",
+            "batch_size",
+            "step_size",
+            "translate",
+            "cutout",
+            "low_resolution_epochs",
+            "train_images",
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least.get(name, 0):
                 raise ValueError(

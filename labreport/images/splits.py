@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,11 @@ class Data:
     def caveat(self) -> str:
         """What a reader must know about the images; empty for official CIFAR-10."""
         return CAVEATS[self.info.source]
+
+    def first(self, n: int) -> Data:
+        """The same with the first `n` training images only; 0: with all."""
+        few = Images(self.train.images[:n], self.train.labels[:n])
+        return dataclasses.replace(self, train=few) if n else self
 
 
 def make_data(source: str, classes: tuple[str, ...], train: Images, val: Images, test: Images) -> Data:

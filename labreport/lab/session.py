@@ -144,7 +144,16 @@ class Lab:
         Pretrained weights that were not to be had before are not asked for here.
         """
         names = [name for name in RECIPES if name != "resnet18_pretrained"]
-        return self.reports_only or all(set(self.seeds) <= set(self._stored(self.recipe(name))) for name in names)
+        return self.reports_only or not any(self.missing_seeds(self.recipe(name)) for name in names)
+
+    def missing_seeds(self, recipe: Recipe) -> list[int]:
+        """The seeds of a recipe, as this profile runs it, that the store lacks.
+
+        Raises:
+            ValueError: there is no network of that name.
+        """
+        stored = self._stored(recipe)
+        return [seed for seed in self.seeds if seed not in stored]
 
     def train(self, recipe: str | Recipe) -> list[RunRecord]:
         """The records of `recipe`, one a seed: taken from the store, or trained now.

@@ -102,7 +102,7 @@ def first_epoch(record: RunRecord, recipe: Recipe, data: Data, device: torch.dev
         raise ValueError(f"it is of other images ({record.data.source}, {record.data.fingerprint})")
     if recipe.pretrained and weights_digest(pretrained.weights_name()) != weights_digest(record.weights):
         raise ValueError(f"it started from other weights ({record.weights})")
-    inputs = data
+    inputs = data = data.first(recipe.train_images)
     if recipe.features_from:
         inputs = extract_features(recipe, data, record.seed, record.profile, device, Lines())[1]
     first = record.stretches[0].environment

@@ -32,19 +32,9 @@ class Company:
         self.graph: cuda_graphs.GraphedSteps | None = None
 
     def record(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], batch: int) -> None:
-        """Record the graph, over chunks of these shapes.
-
-        Raises:
-            TrainingError: a network cannot be recorded.
-        """
+        """Record the graph, over chunks of these shapes."""
         steps = [partial(train_step, run) for run in self.runs]
-        try:
-            self.graph = cuda_graphs.GraphedSteps(steps, inputs, labels, batch)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split("\n")[0].split())
-            raise TrainingError(
-                f"{self.runs[0].recipe.name}: no CUDA graph records its seeds in step ({reason}); train them one by one"
-            ) from error
+        self.graph = cuda_graphs.GraphedSteps(steps, inputs, labels, batch)
 
 
 def train_epoch_in_step(
@@ -53,6 +43,9 @@ def train_epoch_in_step(
     """One pass over the training images for each run; `advance` is told of every chunk, of one run's images.
 
     Returns each one's running loss and accuracy, or None where the loss is no longer finite.
+
+    Raises:
+        TrainingError: no CUDA graph can record the network.
     """
     runs = company.runs
     recipe, device = runs[0].recipe, runs[0].device
@@ -63,8 +56,13 @@ def train_epoch_in_step(
     # Read at the end only: every look at a number would let the GPU run out of work.
     losses: list[Tensor] = []
     hits, seen = torch.zeros(len(runs), dtype=torch.int64, device=device), 0
-    for parts in zip(*(chunks(recipe, split, run.seed, epoch, size) for run in runs), strict=True):
-        trained = _train_chunks(company, parts, batch, epoch + seen / len(split), split, size)
+    visible = getattr(runs[0].model, "visible", None)
+    for parts in zip(*(chunks(recipe, split, run.seed, epoch, size, visible) for run in runs), strict=True):
+        try:
+            trained = _train_chunks(company, parts, batch, epoch + seen / len(split), split, size)
+        except cuda_graphs.NotRecorded as error:
+            said = f"{recipe.name}: no CUDA graph records its seeds in step ({error}); train them one by one"
+            raise TrainingError(said) from error
         losses.append(torch.stack([loss for loss, _ in trained]))
         hits += torch.stack([right for _, right in trained])
         seen += len(parts[0][1])
@@ -89,8 +87,8 @@ def _train_chunks(
         return company.graph(inputs, labels)
     trained = []
     for branch, (run, (x, y)) in enumerate(zip(company.runs, parts, strict=True)):
-        # In the branch's own stream, where what cuBLAS and cuDNN set aside for a stream is then there to be recorded.
-        with cuda_graphs.warming_up(run.device, branch) if on_gpu and not company.warm else nullcontext():
+        warms_up = on_gpu and not company.warm
+        with cuda_graphs.warming_up(x.device, branch, len(y) // batch) if warms_up else nullcontext():
             trained.append(train_eagerly(run, x, y, batch, start, split))
     company.warm = True
     return trained

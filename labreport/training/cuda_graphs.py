@@ -12,6 +12,8 @@ graphs ("Usage with multiple streams") ask for.
 from __future__ import annotations
 
 import functools
+import gc
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,28 +25,50 @@ STEPS_PER_GRAPH = 100  # about 4,000 kernels of a small network: long enough to 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+class NotRecorded(RuntimeError):
+    """No graph can record these steps; the message says why."""
+
+
 @functools.cache
-def _stream(device: torch.device, branch: int = 0) -> torch.cuda.Stream:
+def _stream(device: torch.device, branch: int) -> torch.cuda.Stream:
     """A stream to record on, one a branch: of the device that trains, which need not be the current one."""
     return torch.cuda.Stream(device)
 
 
 @contextmanager
-def warming_up(device: torch.device, branch: int = 0) -> Iterator[None]:
-    """A side stream for the eager steps before a recording, as torch's notes on CUDA graphs ask for."""
-    side, here = _stream(device, branch), torch.cuda.current_stream(device)
+def warming_up(device: torch.device, branch: int, steps: int) -> Iterator[None]:
+    """A side stream for the eager steps before a recording, as torch's notes on CUDA graphs ask for.
+
+    `device` is a tensor's, since torch.device("cuda") is not equal to torch.device("cuda:0").
+
+    Raises:
+        NotRecorded: each of the `steps` waits for the device, with .item() say; a recording that fails would leave
+            torch's allocator and generator in a state that nothing mends (pytorch/pytorch pull request 180395).
+    """
+    side, here, mode = _stream(device, branch), torch.cuda.current_stream(device), torch.cuda.get_sync_debug_mode()
     side.wait_stream(here)
-    with torch.cuda.stream(side):
-        yield
+    with warnings.catch_warnings(record=True) as told, torch.cuda.stream(side):
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
     here.wait_stream(side)
+    if sum("synchronizing CUDA operation" in str(warning.message) for warning in told) >= steps:
+        raise NotRecorded("its steps wait for the device, with .item() say")
 
 
 class GraphedSteps:
     """`step(inputs, labels) → (loss, hits)` of each branch on each batch of its chunk, recorded once and replayed.
 
     Record it after some steps of each branch have run in `warming_up`: by then the optimisers have their buffers, and
-    cuDNN its algorithms.
+    cuDNN its algorithms. Drop one graph before the next is recorded, since they share the streams.
     inputs: (S · B, …) a branch, labels: (S · B,) a branch; later chunks must have the same shapes.
+
+    Raises:
+        NotRecorded: torch cannot record the steps.
+        torch.OutOfMemoryError: the device has too little memory.
     """
 
     def __init__(self, steps: Sequence[Step], inputs: Sequence[Tensor], labels: Sequence[Tensor], batch: int):
@@ -53,11 +77,22 @@ class GraphedSteps:
         self._loss_sums = [torch.zeros((), device=device) for _ in steps]
         self._hits = [torch.zeros((), dtype=torch.int64, device=device) for _ in steps]
         self._graph = torch.cuda.CUDAGraph()
+        gc.collect()  # an older graph, if a cycle of references still held it
         torch.cuda.synchronize(device)
-        trunk = _stream(device)
-        # Records without running, so the training does not move.
+        try:
+            # Records without running, so the training does not move. torch.cuda.graph leaves its stream the current one
+            # where ending the capture fails, so another context restores it.
+            with torch.cuda.stream(torch.cuda.current_stream(device)):
+                self._record_all(steps, batch, _stream(device, 0))
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            first = error.__context__ or error  # what ending the capture says comes after the cause
+            raise NotRecorded(" ".join(str(first).split("\n")[0].split())) from error
+
+    def _record_all(self, steps: Sequence[Step], batch: int, trunk: torch.cuda.Stream) -> None:
         with torch.cuda.graph(self._graph, stream=trunk):
-            others = [_stream(device, branch) for branch in range(1, len(steps))]
+            others = [_stream(self._inputs[0].device, branch) for branch in range(1, len(steps))]
             for stream in others:  # all fork before the trunk does work of its own, or they would wait for that
                 stream.wait_stream(trunk)
             for branch, (stream, step) in enumerate(zip((trunk, *others), steps, strict=True)):

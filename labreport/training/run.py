@@ -152,7 +152,10 @@ class Run:
             self.model.load_state_dict(state["model"])
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 # The device's, not the run's: a rate as a tensor, and whether a graph may record the step.
-                own = [{k: group[k] for k in ("lr", "capturable") if k in group} for group in optimizer.param_groups]
+                own = [
+                    {k: group[k] for k in ("lr", "capturable", "fused") if k in group}
+                    for group in optimizer.param_groups
+                ]
                 optimizer.load_state_dict(saved)
                 for group, kept in zip(optimizer.param_groups, own, strict=True):
                     group.update(kept)  # type: ignore[arg-type]

@@ -151,22 +151,23 @@ def train_replayed(
     run: Run, inputs: Tensor, labels: Tensor, batch: int, start: float, split: DeviceSplit
 ) -> tuple[Tensor, Tensor]:
     """A chunk as one CUDA graph, recorded at the second chunk; a shorter one, at the end of an epoch, runs eagerly."""
-    if not run.warm:
-        run.warm = True
-        with cuda_graphs.warming_up(inputs.device):
-            return train_eagerly(run, inputs, labels, batch, start, split)
-    if len(labels) < graph_steps(len(split), batch) * batch:
+    whole = len(labels) == graph_steps(len(split), batch) * batch
+    trained = None
+    try:
+        if not run.warm:
+            run.warm = True
+            with cuda_graphs.warming_up(inputs.device, 0, len(labels) // batch):
+                trained = train_eagerly(run, inputs, labels, batch, start, split)
+        elif whole and run.graph is None and not run.graph_refused:
+            run.graph = cuda_graphs.GraphedSteps([partial(train_step, run)], [inputs], [labels], batch)
+    except cuda_graphs.NotRecorded as error:
+        print(f"{run.recipe.name}: trains step by step, since no CUDA graph records it ({error})", file=sys.stderr)
+        run.graph_refused = True
+    if trained is not None:
+        return trained
+    if run.graph is None or not whole:
         return train_eagerly(run, inputs, labels, batch, start, split)
     set_rates(run.recipe, run.optimizers, start)
-    if run.graph is None and not run.graph_refused:
-        try:
-            run.graph = cuda_graphs.GraphedSteps([partial(train_step, run)], [inputs], [labels], batch)
-        except RuntimeError as error:  # the network waits for a number, with .item() say
-            reason = " ".join(str(error).split("\n")[0].split())
-            print(f"{run.recipe.name}: trains step by step, since no CUDA graph records it ({reason})", file=sys.stderr)
-            run.graph_refused = True
-    if run.graph is None:
-        return train_eagerly(run, inputs, labels, batch, start, split)
     return run.graph([inputs], [labels])[0]
 
 

@@ -93,6 +93,7 @@ def train_together(
     hints = try_network(recipe, num_classes, input_shape(recipe, num_classes, tuple(data.train.images.shape[1:])))
     network = network_of(recipe, num_classes)
     store = Store(paths.records(profile), {info.fingerprint: data.test.labels.numpy()})
+    data = data.first(recipe.train_images)
     splits = splits_for(recipe, data, device)
     code = code_of(recipe, num_classes, ["branches"])
     records: dict[int, RunRecord] = {}

@@ -37,6 +37,8 @@ from labreport.training.run import DeviceSplit, Run, TrainingError, splits_for
 from labreport.training.steps import chunk_trainer, train_eagerly, train_epoch
 from labreport.training.trial import input_shape, seconds_per_image, try_network
 
+TRAIN_SCORE_IMAGES = 5000  # that the training accuracy is measured on where time is short
+
 
 class Stopped(KeyboardInterrupt):
     """A training was interrupted; the message says what is kept."""
@@ -128,7 +130,7 @@ def stage_of(record: RunRecord, hints: tuple[str, ...] = ()) -> Stage:
     """A finished training that the store has."""
     said = tuple(notes(record.history, len(record.data.classes), record.recipe["lr"]).values())
     ended = f"from the store (trained on {record.finished[:10]}): {result(record)}"
-    epochs, images = len(record.history), record.data.n_train
+    epochs, images = len(record.history), record.recipe.get("train_images") or record.data.n_train
     stage = Stage(record.title, record.seed, epochs, images, history=record.history)
     return dataclasses.replace(stage, notes=hints + said, ended=ended)
 
@@ -171,6 +173,7 @@ def _train(
 ) -> RunRecord:
     keep_freed_memory()
     checkpoint, num_classes, seed = stem.with_suffix(".checkpoint"), len(data.info.classes), start.seed
+    data = data.first(recipe.train_images)
     backbone, inputs = None, data
     if recipe.features_from:
         backbone, inputs = extract_features(recipe, data, seed, profile, device, tell)
@@ -274,7 +277,10 @@ def finish(
     recipe = run.recipe
     plain = models.build(recipe.model, len(data.info.classes))  # costs are those of the network without shortcuts
     # Six views of every training image would take as long as an epoch, to no one's use.
-    train_score = score(predict(run, splits["train"]), splits["train"].labels)
+    trained = splits["train"]
+    if profile != "paper":
+        trained = DeviceSplit(trained.inputs[:TRAIN_SCORE_IMAGES], trained.labels[:TRAIN_SCORE_IMAGES])
+    train_score = score(predict(run, trained), trained.labels)
     val_score = None
     if not recipe.train_on_val:
         val_score = score(predict(run, splits["val"], recipe.tta), splits["val"].labels)

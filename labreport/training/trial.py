@@ -20,7 +20,7 @@ from labreport.training.run import DeviceSplit, Run
 from labreport.training.steps import chunks, train_compiled, train_eagerly
 
 N = 8  # images of a trial
-MOST, SECONDS = 128, 0.2  # images and seconds of a timing
+MOST, SECONDS, LEAST = 128, 0.2, 3  # images, seconds and steps of a timing, of which the first one warms up
 
 
 class NetworkError(ValueError):
@@ -206,7 +206,7 @@ def seconds_per_image(recipe: Recipe, split: DeviceSplit, num_classes: int, devi
     batch = min(recipe.batch_size, len(labels))
     train_chunk = train_compiled if run.compiled else train_eagerly
     seconds: list[float] = []
-    while sum(seconds) < SECONDS and len(seconds) < 50:
+    while len(seconds) < LEAST or (sum(seconds) < SECONDS and len(seconds) < 50):
         began = time.perf_counter()
         _, right = train_chunk(run, inputs, labels, batch, 0.0, few)
         right.item()  # waits for a GPU

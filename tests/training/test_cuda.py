@@ -7,8 +7,10 @@ import torch
 
 from labreport.facts.recipes import RECIPES
 from labreport.images import cifar10 as data
+from labreport.networks import models
 from labreport.training import cuda_graphs, steps
-from labreport.training.run import DeviceSplit, Run
+from labreport.training.branches import Company, train_epoch_in_step
+from labreport.training.run import DeviceSplit, Run, TrainingError
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 CUDA = torch.device("cuda")
@@ -17,6 +19,7 @@ CUDA = torch.device("cuda")
 @pytest.mark.parametrize("name", ["baseline", "first_optimization", "fine_tuned"])
 def test_replayed_steps_reach_the_weights_of_eager_steps(name, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", 5)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     recipe = dataclasses.replace(RECIPES[name], lr=1e-3, batch_size=10)
     images = data.synthetic(n_train=235, n_val=10, n_test=10)  # 23 steps: four graphs and three eager ones, twice
     split = DeviceSplit.of(images.train, CUDA)
@@ -24,11 +27,61 @@ def test_replayed_steps_reach_the_weights_of_eager_steps(name, monkeypatch):
     for epoch in range(2):
         assert steps.train_epoch(graphed, split, epoch).n == 230
     assert graphed.graph is not None
-    monkeypatch.setattr(steps, "use_graphs", lambda run: False)
+    eager.graph_refused = True  # the same chunks, since random flips are drawn a chunk at a time
     for epoch in range(2):
         steps.train_epoch(eager, split, epoch)
-    for (key, expected), got in zip(eager.model.state_dict().items(), graphed.model.state_dict().values(), strict=True):
-        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3, msg=lambda m, key=key: f"{key}: {m}")
+    weights_agree(eager, graphed)
+
+
+def weights_agree(one, other):
+    for (key, a), b in zip(one.model.state_dict().items(), other.model.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def test_branches_of_one_graph_reach_the_weights_of_eager_steps(monkeypatch):
+    """Without dropout; the second company's graph is recorded after the first one's has gone."""
+    monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", 5)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    recipe = dataclasses.replace(RECIPES["baseline"], lr=1e-3)
+    split = DeviceSplit.of(data.synthetic(n_train=235, n_val=10, n_test=10).train, CUDA)
+    for count in (3, 2):
+        company = Company([Run.start(recipe, seed, split, 10, CUDA) for seed in range(count)])
+        alone = [Run.start(recipe, seed, split, 10, CUDA) for seed in range(count)]
+        for epoch in range(2):
+            assert all(score.n == 230 for score in train_epoch_in_step(company, split, epoch))
+        assert company.graph is not None
+        for run, other in zip(alone, company.runs, strict=True):
+            run.graph_refused = True
+            for epoch in range(2):
+                steps.train_epoch(run, split, epoch)
+            weights_agree(run, other)
+
+
+class Waits(torch.nn.Module):
+    """Its forward pass waits for a number from the device."""
+
+    def __init__(self, num_classes: int = 10):
+        super().__init__()
+        self.fc = torch.nn.Linear(3072, num_classes)
+
+    def forward(self, images):
+        logits = self.fc(images.flatten(1))
+        return logits if logits.sum().item() < 1e9 else -logits
+
+
+def test_a_network_that_no_graph_records_trains_step_by_step_and_the_next_one_is_recorded(monkeypatch, capsys):
+    monkeypatch.setattr(cuda_graphs, "STEPS_PER_GRAPH", 5)
+    monkeypatch.setitem(models.MODELS, "waits", Waits)
+    recipe = dataclasses.replace(RECIPES["baseline"], model="waits")
+    split = DeviceSplit.of(data.synthetic(n_train=200, n_val=10, n_test=10).train, CUDA)
+    run = Run.start(recipe, 0, split, 10, CUDA)
+    assert steps.train_epoch(run, split, 0).n == 200
+    assert run.graph is None and "wait for the device" in capsys.readouterr().err
+    with pytest.raises(TrainingError, match="train them one by one"):
+        train_epoch_in_step(Company([Run.start(recipe, seed, split, 10, CUDA) for seed in range(2)]), split, 0)
+    run = Run.start(RECIPES["baseline"], 0, split, 10, CUDA)
+    steps.train_epoch(run, split, 0)
+    assert run.graph is not None
 
 
 def test_dropout_draws_anew_in_every_step_and_replay():

@@ -1,0 +1,162 @@
+"""How long a report will take on this machine, said before its first training.
+
+What the notebooks would train is read from their code, and what an image of it takes is tried here, for a fifth of a
+second a recipe; so the forecast holds for this machine and these networks.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import torch
+from IPython.core.inputtransformer2 import TransformerManager
+
+from labreport.evidence.tables import duration
+from labreport.facts.recipes import RECIPES, Recipe
+from labreport.images.splits import Data
+from labreport.lab.session import Lab
+from labreport.networks import costs, models, pretrained
+from labreport.training.device import best_device, place, threads_for
+from labreport.training.run import DeviceSplit
+from labreport.training.trial import input_shape, seconds_per_image
+
+NOTEBOOK_SECONDS = 17.0  # of kernel, figures and tables, on two cores of 2021 that are left alone
+TYPESET_SECONDS = 10.0
+FORWARD = 1 / 3  # of a training step's work: the backward pass is twice the forward pass
+TRAINS = ("train", "compare")  # functions that train what the store lacks
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One notebook's trainings: their names, FLOPs and seconds; `seconds` of the whole notebook."""
+
+    notebook: str
+    trains: tuple[str, ...]
+    flops: float
+    training_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return self.training_seconds + NOTEBOOK_SECONDS
+
+    def __str__(self) -> str:
+        trains = f": {', '.join(self.trains)}" if self.trains else ""
+        return f"  {self.notebook}, {duration(self.seconds)}{trains}"
+
+
+def forecast(notebooks: Sequence[Path], lab: Lab) -> list[Forecast]:
+    """What each notebook will take, when they run one after the other."""
+    device = torch.device(lab.device) if lab.device else best_device()
+    expected, done = [], set[str]()
+    for notebook in notebooks:
+        recipes = [lab.recipe(recipe) for recipe in recipes_trained(notebook)]
+        missing = {recipe: _missing(recipe, lab) for recipe in recipes if recipe.name not in done}
+        missing = {recipe: seeds for recipe, seeds in missing.items() if seeds}
+        done |= {recipe.name for recipe in missing}
+        flops = sum(seeds * _flops(recipe, lab.data) for recipe, seeds in missing.items())
+        seconds = sum(seeds * training_seconds(recipe, lab.data, device) for recipe, seeds in missing.items())
+        expected.append(Forecast(notebook.stem, tuple(recipe.name for recipe in missing), flops, seconds))
+    return expected
+
+
+def _missing(recipe: Recipe, lab: Lab) -> int:
+    """How many seeds are to be trained."""
+    if recipe.pretrained:
+        try:
+            pretrained.weights_name()
+        except (pretrained.WeightsUnavailable, pretrained.WeightsError):  # the notebook will say so
+            return 0
+    return len(lab.missing_seeds(recipe)) if recipe.model in models.MODELS else len(lab.seeds)
+
+
+def told(expected: Sequence[Forecast], lab: Lab) -> Iterator[str]:
+    """The forecast in lines."""
+    device = torch.device(lab.device) if lab.device else best_device()
+    flops = sum(one.flops for one in expected)
+    seconds = sum(one.seconds for one in expected) + TYPESET_SECONDS
+    training = sum(one.training_seconds for one in expected)
+    rate = f", at {flops / training / 1e9:.0f} GFLOP/s" if training else ""
+    yield (
+        f"about {duration(seconds)} on {place(device)}: {duration(training)} of it for {flops / 1e15:.3f} PFLOP of "
+        f"training{rate}, as tried here"
+    )
+    yield from map(str, expected)
+
+
+def recipes_trained(notebook: Path) -> list[str | Recipe]:
+    """What the notebook's cells train, as far as its code says: the suite's recipes, and variants of them.
+
+    A variant that changes nothing but the name is not trained, and one of a network of the notebook's own is taken to
+    cost as much as what it is made from.
+    """
+    found: dict[str, str | Recipe] = {}
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type != "code":
+            continue
+        try:
+            tree = ast.parse(TransformerManager().transform_cell(cell.source))
+        except SyntaxError:  # the run will say so
+            continue
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        found |= {recipe.name: recipe for recipe in map(_variant, calls) if recipe}
+        if any(getattr(call.func, "attr", None) in TRAINS for call in calls):
+            strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+            every = any(isinstance(c.iter, ast.Name) and c.iter.id == "RECIPES" for c in _loops(tree))
+            found |= {name: name for name in RECIPES if every or name in strings}
+    return list(found.values())
+
+
+def _loops(tree: ast.AST) -> list[ast.comprehension | ast.For]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.comprehension | ast.For)]
+
+
+def _variant(call: ast.Call) -> Recipe | None:
+    """The recipe that `replace(RECIPES["…"], name="…", …)` makes, where it differs in more than its name."""
+    if getattr(call.func, "id", None) != "replace" or not call.args or not isinstance(call.args[0], ast.Subscript):
+        return None
+    try:
+        origin = RECIPES[ast.literal_eval(call.args[0].slice)]
+        settings = {keyword.arg or "": ast.literal_eval(keyword.value) for keyword in call.keywords}
+        variant = dataclasses.replace(origin, **settings | {"family": origin.name})
+    except (ValueError, TypeError, KeyError):
+        return None
+    same = {**variant.settings(), "name": ""} == {**origin.settings(), "name": ""}
+    return None if same else variant
+
+
+def training_seconds(recipe: Recipe, data: Data, device: torch.device) -> float:
+    """How long one seed takes, by a trial of its steps: its epochs, validation after each, and the last measurement."""
+    recipe = _known(recipe)
+    few = data.first(recipe.train_images)
+    num_classes = len(data.info.classes)
+    if recipe.features_from:  # a small network on stored features: the network's own steps on noise as wide
+        (width,) = input_shape(recipe, num_classes, tuple(data.train.images.shape[1:]))
+        split = DeviceSplit(torch.randn(len(few.train), width, device=device), few.train.labels.to(device))
+    else:
+        split = DeviceSplit.of(few.train, device)
+    with threads_for(recipe, device):
+        per_image = seconds_per_image(recipe, split, num_classes, device)
+    side = split.shape[-1]
+    epochs = [(recipe.image_side(epoch, side) / side) ** 2 for epoch in range(recipe.epochs)]
+    last = epochs[-1]
+    trained = sum(epochs) * len(split) / last
+    views = {"none": 1, "flip": 2, "flip_shift": 6}[recipe.tta]
+    seen = (0 if recipe.train_on_val else len(data.val)) * (sum(epochs) + views) + len(split) + len(data.test) * views
+    return per_image * (trained + FORWARD * seen / last)
+
+
+def _known(recipe: Recipe) -> Recipe:
+    """The recipe, or one with a known network where its own is a notebook's."""
+    return recipe if recipe.model in models.MODELS else dataclasses.replace(recipe, model=RECIPES[recipe.family].model)
+
+
+def _flops(recipe: Recipe, data: Data) -> int:
+    recipe = _known(recipe)
+    few, num_classes = data.first(recipe.train_images), len(data.info.classes)
+    shape = input_shape(recipe, num_classes, tuple(data.train.images.shape[1:]))
+    return costs.training_flops(recipe, models.build(recipe.model, num_classes), shape, len(few.train))

@@ -24,7 +24,7 @@ SUBTITLE = (
 )
 PROFILE_WORDS = {
     "smoke": "smoke: a few steps of each training, to test the machinery",
-    "quick": "quick: the same recipes on shortened schedules",
+    "quick": "quick: the same recipes on shortened schedules, with fewer images",
     "paper": (
         "paper: the lab report’s protocol where it states one; "
         "what it leaves open is chosen, and each recipe’s table says so"

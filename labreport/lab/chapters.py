@@ -337,7 +337,7 @@ def orthogonalization(lab: Lab) -> None:
     values = torch.linspace(0.0, 1.0, 201)
     # A diagonal matrix's singular values are its entries; scaled back, since the iteration divides by the norm first.
     norm = values.norm()
-    curves = {steps: orthogonalize(torch.diag(values / norm), steps).diagonal().float() for steps in (1, 2, 3, 5)}
+    curves = {steps: orthogonalize(torch.diag(values / norm), steps=steps).diagonal().float() for steps in (1, 2, 3, 5)}
     lab.show(
         figures.singular_values((values / norm).numpy(), {steps: curve.numpy() for steps, curve in curves.items()}),
         "orthogonalization",

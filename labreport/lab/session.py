@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 PROFILE_CAVEATS = {
     "smoke": "smoke test: one epoch on a few hundred images",
-    "quick": "shortened schedules",
+    "quick": "shortened schedules, fewer images",
     "paper": "",
 }
 

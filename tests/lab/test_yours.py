@@ -58,9 +58,9 @@ def test_a_recipe_that_the_profile_leaves_whole_has_no_caveat_of_it():
     lab = Lab.open("quick")
     lab.__dict__["data_caveat"] = ""
     records = [dataclasses.make_dataclass("R", ["name"])("mine")]
-    assert lab.about(records).caveat == "shortened schedules"
+    assert lab.about(records).caveat == "shortened schedules, fewer images"
     lab.whole.add("mine")
-    assert lab.about(records).caveat == "" and lab.caveat == "shortened schedules"
+    assert lab.about(records).caveat == "" and lab.caveat == "shortened schedules, fewer images"
 
 
 def test_the_table_of_a_network_stands_beside_its_source(displayed, monkeypatch):

@@ -353,7 +353,7 @@ FOR_GPUS: dict[str, Recipe] = _by_name(
 KNOWN = RECIPES | ABLATIONS | UPSCALED | FOR_GPUS
 
 # A first look on any laptop: 0.035 PFLOP in all, with what is only classified, and most of it for the two networks that
-# are to come out ahead. Fewer and smaller images, fewer epochs; where few steps are left, smaller batches, higher rates.
+# are to come out ahead; fewer and smaller images, fewer epochs, smaller batches, higher rates where few steps are left.
 _QUICK: dict[str, dict] = {
     "baseline": {"train_images": 20_000, "epochs": 2, "lr": 1e-3},
     "first_optimization": {"train_images": 20_000, "epochs": 1, "lr": 1e-3},

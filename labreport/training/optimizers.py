@@ -31,7 +31,7 @@ class Muon(torch.optim.Optimizer):
     that of the orthogonalisation.
     """
 
-    def __init__(self, params, lr: float, momentum: float, dtype: torch.dtype):
+    def __init__(self, params, lr: float, momentum: float, dtype: torch.dtype = torch.bfloat16):
         super().__init__(params, {"lr": lr, "momentum": momentum})
         self._dtype = dtype
 

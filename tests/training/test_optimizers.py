@@ -74,3 +74,22 @@ def test_fast_recipe_rates_and_decay():
     optimizers.set_rates(recipe, [sgd], 1.5)
     assert sgd.param_groups[0]["lr"] / 2000 == pytest.approx(0.053 / 2)  # the whitening bias rests after epoch 3
     assert sgd.param_groups[2]["lr"] / 2000 == pytest.approx(0.67 * (1 - 1.5 / recipe.epochs))
+
+
+def test_orthogonalize_gives_the_same_in_both_precisions():
+    matrix = torch.randn(24, 54, generator=torch.Generator().manual_seed(0))
+    exact, rounded = (optimizers.orthogonalize(matrix, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert (exact - rounded).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize(("supported", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_muon_computes_in_bfloat16_only_where_that_is_not_imitated(monkeypatch, supported, dtype):
+    seen = []
+    monkeypatch.setattr(optimizers, "supports_bf16", lambda device: supported)
+    monkeypatch.setattr(optimizers, "orthogonalize", lambda matrix, dtype: seen.append(dtype) or matrix)
+    model = models.build("fast94")
+    muon, _ = optimizers.build_optimizers(RECIPES["fast94"], model)
+    for weight in muon.param_groups[0]["params"]:
+        weight.grad = torch.ones_like(weight)
+    muon.step()
+    assert set(seen) == {dtype}

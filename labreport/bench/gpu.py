@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 
 from labreport import paths
+from labreport.bench.bench import home
 from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES, Recipe, for_profile
 from labreport.files import write_atomically
 from labreport.images import cifar10
@@ -105,15 +105,8 @@ def main(out: Path, minutes: float, data_dir: Path | None) -> None:
 @contextmanager
 def _home() -> Iterator[None]:
     """A home of its own for records, checkpoints and weights, since only the records are wanted."""
-    before = os.environ.get("LABREPORT_HOME")
-    with tempfile.TemporaryDirectory(prefix="labreport-gpu-") as folder:
-        os.environ["LABREPORT_HOME"] = folder
-        try:
-            yield
-        finally:
-            del os.environ["LABREPORT_HOME"]
-            if before is not None:
-                os.environ["LABREPORT_HOME"] = before
+    with tempfile.TemporaryDirectory(prefix="labreport-gpu-") as folder, home(Path(folder)):
+        yield
 
 
 # --- the steps ------------------------------------------------------------------------------------------------------

@@ -21,13 +21,11 @@ from labreport.facts.recipes import RECIPES, Recipe
 from labreport.images.splits import Data
 from labreport.lab.session import Lab
 from labreport.networks import costs, models, pretrained
-from labreport.training.device import best_device, place, threads_for
-from labreport.training.run import DeviceSplit
-from labreport.training.trial import input_shape, seconds_per_image
+from labreport.training.device import best_device, place
+from labreport.training.trial import input_shape, training_seconds
 
 NOTEBOOK_SECONDS = 17.0  # of kernel, figures and tables, on two cores of 2021 that are left alone
 TYPESET_SECONDS = 10.0
-FORWARD = 1 / 3  # of a training step's work: the backward pass is twice the forward pass
 TRAINS = ("train", "compare")  # functions that train what the store lacks
 
 
@@ -59,7 +57,7 @@ def forecast(notebooks: Sequence[Path], lab: Lab) -> list[Forecast]:
         missing = {recipe: seeds for recipe, seeds in missing.items() if seeds}
         done |= {recipe.name for recipe in missing}
         flops = sum(seeds * _flops(recipe, lab.data) for recipe, seeds in missing.items())
-        seconds = sum(seeds * training_seconds(recipe, lab.data, device) for recipe, seeds in missing.items())
+        seconds = sum(seeds * training_seconds(_known(recipe), lab.data, device) for recipe, seeds in missing.items())
         expected.append(Forecast(notebook.stem, tuple(recipe.name for recipe in missing), flops, seconds))
     return expected
 
@@ -127,27 +125,6 @@ def _variant(call: ast.Call) -> Recipe | None:
         return None
     same = {**variant.settings(), "name": ""} == {**origin.settings(), "name": ""}
     return None if same else variant
-
-
-def training_seconds(recipe: Recipe, data: Data, device: torch.device) -> float:
-    """How long one seed takes, by a trial of its steps: its epochs, validation after each, and the last measurement."""
-    recipe = _known(recipe)
-    few = data.first(recipe.train_images)
-    num_classes = len(data.info.classes)
-    if recipe.features_from:  # a small network on stored features: the network's own steps on noise as wide
-        (width,) = input_shape(recipe, num_classes, tuple(data.train.images.shape[1:]))
-        split = DeviceSplit(torch.randn(len(few.train), width, device=device), few.train.labels.to(device))
-    else:
-        split = DeviceSplit.of(few.train, device)
-    with threads_for(recipe, device):
-        per_image = seconds_per_image(recipe, split, num_classes, device)
-    side = split.shape[-1]
-    epochs = [(recipe.image_side(epoch, side) / side) ** 2 for epoch in range(recipe.epochs)]
-    last = epochs[-1]
-    trained = sum(epochs) * len(split) / last
-    views = {"none": 1, "flip": 2, "flip_shift": 6}[recipe.tta]
-    seen = (0 if recipe.train_on_val else len(data.val)) * (sum(epochs) + views) + len(split) + len(data.test) * views
-    return per_image * (trained + FORWARD * seen / last)
 
 
 def _known(recipe: Recipe) -> Recipe:

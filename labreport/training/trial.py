@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
 from labreport.facts.recipes import KNOWN, Recipe
+from labreport.images.splits import Data
 from labreport.networks import models
 from labreport.training.compiled import steps_for
+from labreport.training.device import threads_for
 from labreport.training.run import DeviceSplit, Run
 from labreport.training.steps import chunks, train_compiled, train_eagerly
 
 N = 8  # images of a trial
+FORWARD = 1 / 3  # of a training step's work: the backward pass is twice the forward pass
 MOST, SECONDS, LEAST = 128, 0.2, 3  # images, seconds and steps of a timing, of which the first one warms up
 
 
@@ -223,3 +226,23 @@ def seconds_per_image(recipe: Recipe, split: DeviceSplit, num_classes: int, devi
         return whole / n
     image = max(whole - seconds_of(n // 4), 0.0) / (n - n // 4)
     return image + max(whole - image * n, 0.0) / recipe.batch_size
+
+
+def training_seconds(recipe: Recipe, data: Data, device: torch.device) -> float:
+    """How long one seed takes, by a trial of its steps: its epochs, validation after each, and the last measurement."""
+    few = data.first(recipe.train_images)
+    num_classes = len(data.info.classes)
+    if recipe.features_from:  # a small network on stored features: the network's own steps on noise as wide
+        (width,) = input_shape(recipe, num_classes, tuple(data.train.images.shape[1:]))
+        split = DeviceSplit(torch.randn(len(few.train), width, device=device), few.train.labels.to(device))
+    else:
+        split = DeviceSplit.of(few.train, device)
+    with threads_for(recipe, device):
+        per_image = seconds_per_image(recipe, split, num_classes, device)
+    side = split.shape[-1]
+    epochs = [(recipe.image_side(epoch, side) / side) ** 2 for epoch in range(recipe.epochs)]
+    last = epochs[-1]
+    trained = sum(epochs) * len(split) / last
+    views = {"none": 1, "flip": 2, "flip_shift": 6}[recipe.tta]
+    seen = (0 if recipe.train_on_val else len(data.val)) * (sum(epochs) + views) + len(split) + len(data.test) * views
+    return per_image * (trained + FORWARD * seen / last)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import multiprocessing
+import os
 import time
 
 import pytest
@@ -197,3 +198,24 @@ def test_seeds_train_side_by_side(tmp_path):
     measured = bench.seeds_row("baseline", 2, 3.0, tiny(tmp_path))
     assert len(measured.values) == 1 and measured.values[0] > 0
     assert measured.detail.startswith("2 seeds at once")
+
+
+def test_a_slow_row_begins_no_other_round(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "ROW_SECONDS", 0.0)
+    assert tiny(tmp_path, rounds=3).interleave(lambda: 6.0, lambda: 2.0) == [(6.0, 2.0)]
+
+
+def test_a_goal_that_presumes_bf16_is_not_held_against_a_machine_without():
+    without = dataclasses.replace(row(0.2, goal=0.6), presumes="bf16")
+    assert without.met is None
+    assert "≥ 0.6 with bf16" in bench.table_line(without) and "NO" not in bench.table_line(without)
+
+
+def test_the_quick_row_sets_forecasts_beside_trainings(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench, "FORECAST", ("fine_tuned",))
+    monkeypatch.setattr(bench, "training_seconds", lambda *_: 1e4)
+    before = os.environ["LABREPORT_HOME"]
+    quick = bench.quick_row(tiny(tmp_path))
+    assert quick.median > 1.5 and quick.met is False  # far faster than that forecast, which is as wrong as far slower
+    assert quick.detail.startswith("seconds predicted → measured: fine_tuned 10000.0 → ")
+    assert os.environ["LABREPORT_HOME"] == before

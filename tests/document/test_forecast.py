@@ -1,22 +1,15 @@
 """What a report says beforehand of its own time: which trainings the notebooks' code asks for, and what they cost."""
 
-import dataclasses
-
 import pytest
-import torch
 from document.test_report import write_notebook
 
 from labreport import paths
 from labreport.document import forecast as forecasts
-from labreport.document.forecast import forecast, recipes_trained, told, training_seconds
+from labreport.document.forecast import forecast, recipes_trained, told
 from labreport.document.report import chapters_in
-from labreport.facts.recipes import RECIPES, for_profile
-from labreport.images.synthetic import synthetic
+from labreport.facts.recipes import RECIPES
 from labreport.lab.session import Lab
 from labreport.training.train import train
-
-CPU = torch.device("cpu")
-IMAGES = synthetic(n_train=300, n_val=100, n_test=100)
 
 
 def names(notebook):
@@ -63,21 +56,3 @@ def test_the_forecast_counts_what_is_missing_once_and_nothing_that_is_stored(tmp
     assert lines[2] == "  02_b, 1.9 min: fine_tuned"
     train(lab.recipe("baseline"), lab.data, profile="smoke", device="cpu")
     assert [one.trains for one in forecast([first, second], lab)] == [(), ("fine_tuned",)]
-
-
-def test_seconds_come_from_all_images_that_the_network_sees(monkeypatch):
-    """A hundredth of a second an image: the epochs', a third for each that is only classified."""
-    monkeypatch.setattr(forecasts, "seconds_per_image", lambda *_: 0.01)
-    recipe = dataclasses.replace(RECIPES["fine_tuned"], epochs=2)
-    classified = 2 * 100 + 100 + 300 + 100  # validation after each epoch and at the end, training and test images
-    assert training_seconds(recipe, IMAGES, CPU) == pytest.approx(0.01 * (2 * 300 + classified / 3))
-    few = dataclasses.replace(recipe, train_images=100)
-    assert training_seconds(few, IMAGES, CPU) == pytest.approx(0.01 * (2 * 100 + (classified - 200) / 3))
-    small = dataclasses.replace(recipe, low_resolution_epochs=1, low_resolution=16)
-    classified = (1 / 4 + 1) * 100 + 100 + 300 + 100
-    assert training_seconds(small, IMAGES, CPU) == pytest.approx(0.01 * (1.25 * 300 + classified / 3))
-
-
-@pytest.mark.parametrize("name", ["dnn_softmax", "fast94", "baseline"])
-def test_every_kind_of_network_can_be_tried(name):
-    assert 0 < training_seconds(for_profile(RECIPES[name], "quick"), IMAGES, CPU) < 600

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from labreport.facts.recipes import RECIPES
+from labreport.facts.recipes import RECIPES, for_profile
+from labreport.images.synthetic import synthetic
 from labreport.networks import models
-from labreport.training.trial import NetworkError, try_network
+from labreport.training import trial
+from labreport.training.trial import NetworkError, training_seconds, try_network
 
 SHAPE = (3, 32, 32)
 
@@ -104,3 +106,25 @@ def test_the_suites_own_networks_need_no_hint(name):
     state = torch.get_rng_state()
     assert try_network(recipe, 10, shape) == ()
     assert torch.equal(torch.get_rng_state(), state)
+
+
+CPU = torch.device("cpu")
+IMAGES = synthetic(n_train=300, n_val=100, n_test=100)
+
+
+def test_seconds_come_from_all_images_that_the_network_sees(monkeypatch):
+    """A hundredth of a second an image: the epochs', a third for each that is only classified."""
+    monkeypatch.setattr(trial, "seconds_per_image", lambda *_: 0.01)
+    recipe = dataclasses.replace(RECIPES["fine_tuned"], epochs=2)
+    classified = 2 * 100 + 100 + 300 + 100  # validation after each epoch and at the end, training and test images
+    assert training_seconds(recipe, IMAGES, CPU) == pytest.approx(0.01 * (2 * 300 + classified / 3))
+    few = dataclasses.replace(recipe, train_images=100)
+    assert training_seconds(few, IMAGES, CPU) == pytest.approx(0.01 * (2 * 100 + (classified - 200) / 3))
+    small = dataclasses.replace(recipe, low_resolution_epochs=1, low_resolution=16)
+    classified = (1 / 4 + 1) * 100 + 100 + 300 + 100
+    assert training_seconds(small, IMAGES, CPU) == pytest.approx(0.01 * (1.25 * 300 + classified / 3))
+
+
+@pytest.mark.parametrize("name", ["dnn_softmax", "fast94", "baseline"])
+def test_every_kind_of_network_can_be_tried(name):
+    assert 0 < training_seconds(for_profile(RECIPES[name], "quick"), IMAGES, CPU) < 600

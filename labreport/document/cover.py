@@ -96,7 +96,7 @@ def records_appendix(records: Sequence[RunRecord]) -> str:
     """Every record with its commit and machine, as a chapter of its own; nothing without records."""
     if not records:
         return ""
-    caption = "Every training of this report; `python -m labreport show KEY` prints all that its record knows."
+    caption = "Every training of the systems that are compared; labreport show KEY prints what a record knows."
     caption = " ".join(filter(None, (caption, tables.weights_note(records))))
     table = table_html(provenance_table(records), "records", caption)
     return f'<h1 class="unnumbered">Appendix: the records</h1>\n{table}'

@@ -80,6 +80,8 @@ def web_page(source: Source) -> Path:
         kind = match["kind"].replace("svg", "svg+xml")
         return f'src="data:image/{kind};base64,{base64.b64encode(content).decode()}"'
 
+    # Browsers set no space between a function's name and what it is of, where that is not in brackets.
+    page = re.sub(r"(<mo>(?:\u2061|&#8289;|&#x2061;)</mo>)(?!<mo[^>]*>\()", r'\1<mspace width="0.17em"></mspace>', page)
     page = page.replace("url(math.woff2)", f"url(data:font/woff2;base64,{font})")
     page = re.sub(r'src="(?P<name>images/[\w-]+\.(?P<kind>\w+))"', inside, page)
     return written(source.build / "report.html", page.encode())

@@ -195,6 +195,7 @@ RECIPES: dict[str, Recipe] = _by_name(
         name="resnet18_pretrained",
         title="ResNet-18, pretrained",
         pretrained=True,
+        stated=(*_RESNET18.stated, "pretrained"),
     ),
     Recipe(
         name="deep_cnn",

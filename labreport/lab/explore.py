@@ -94,7 +94,7 @@ def _chosen(lab: Lab, wanted: Sequence[str] | None, most: int = 2) -> list[Netwo
     """The networks that were named, or the first ones that there are; none, and a sentence, where there are none."""
     found = [load(lab, name) for name in (wanted or names(lab)[:most])]
     if not found:
-        lab.say(NONE)
+        lab.say_once(NONE)
     return found
 
 

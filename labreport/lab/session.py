@@ -45,7 +45,7 @@ PROFILE_CAVEATS = {
 
 
 WIDTHS = "max-width: 100%; min-width: min(100%, 820px)"  # of a figure in its column
-NUMBER = r"[-+−≤<≥>~%[(]*\s?\d"
+NUMBER = r"[-+−≤<≥>~%[(]*\s?(\d|inf|nan|∞)"
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class Lab:
     device: str | None
     missing: dict[str, str] = field(default_factory=dict, compare=False)  # recipes that were not run, and why
     whole: set[str] = field(default_factory=set, compare=False)  # recipes that the profile has not shortened
+    _said: set[str] = field(default_factory=set, compare=False, repr=False)
     _seen: list[RunRecord] = field(default_factory=list, compare=False, repr=False)  # of other weights, given out
 
     @classmethod
@@ -399,6 +400,12 @@ class Lab:
         side = f'<div style="display: flex; flex-wrap: wrap; gap: 0 2em; align-items: start">{table}{beside}</div>'
         display(HTML(side if beside else table))
 
+    def say_once(self, text: str) -> None:
+        """Display Markdown, unless this session has said it before."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
+
     def say(self, text: str) -> None:
         """Display Markdown: a finding, written from records."""
         from IPython.display import Markdown, display
@@ -432,7 +439,7 @@ def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = Fa
 
 def _is_of_words(column: pd.Series) -> bool:
     cells = column.dropna().astype(str)
-    cells = cells[cells != "–"]
+    cells = cells[~cells.isin(["–", "—"])]
     return 4 * cells.str.match(NUMBER).sum() <= 3 * len(cells)
 
 

@@ -171,7 +171,7 @@ class _FastGroup(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(cout, momentum=0.4, eps=1e-12) for _ in range(depth))
         for conv, norm in zip(self.convs, self.norms, strict=True):
             if identity:
-                nn.init.dirac_(conv.weight[: conv.in_channels])  # type: ignore[index]  # the first filters pass their input on
+                nn.init.dirac_(conv.weight[: conv.in_channels])  # type: ignore[index]  # identity first
             norm.weight.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from labreport import paths
 from labreport.records.store import Store
 
 WITHIN = 10  # seconds
-TRAIN = [sys.executable, "-m", "labreport", "train", "baseline", "--profile", "quick", "--device", "cpu"]
+TRAIN = [sys.executable, "-m", "labreport", "train", "fine_tuned", "--profile", "quick", "--device", "cpu"]
 REPORT = """
 import sys
 from pathlib import Path
@@ -84,7 +84,7 @@ def left(processes: list[psutil.Process]) -> list[psutil.Process]:
 def goes_on_from(text: str) -> dict[int, int]:
     """By seed, the epoch that the sentence names."""
     (sentence,) = re.findall("labreport: unfinished; the same command goes on from (.*)", text)
-    return {int(seed): int(epoch) for epoch, seed in re.findall(r"epoch (\d+) of 4 \(baseline, seed (\d+)\)", sentence)}
+    return {int(seed): int(epoch) for epoch, seed in re.findall(r"epoch (\d+) of 3 \(fine_tuned, seed (\d+)\)", sentence)}
 
 
 def whole_epochs() -> dict[int, int]:
@@ -104,7 +104,7 @@ def test_a_training_ends_at_its_last_whole_epoch_and_goes_on_from_there(start, h
     assert goes_on_from((home / "log").read_text()) == {0: epochs + 1}
     subprocess.run(TRAIN, check=True, capture_output=True)
     (record,) = Store(paths.records("quick")).all()
-    assert [(stretch.first, stretch.last) for stretch in record.stretches] == [(1, epochs), (epochs + 1, 4)]
+    assert [(stretch.first, stretch.last) for stretch in record.stretches] == [(1, epochs), (epochs + 1, 3)]
     assert not checkpoints()
 
 
@@ -125,7 +125,7 @@ def test_trainings_side_by_side_end_with_their_parent(start, home, number, fault
 
 def notebook(path):
     parameters = new_code_cell("profile = seed = data_dir = device = None", metadata={"tags": ["parameters"]})
-    cell = new_code_cell("from labreport import Lab\nLab.open(profile, seed, data_dir, device).train('baseline')")
+    cell = new_code_cell("from labreport import Lab\nLab.open(profile, seed, data_dir, device).train('fine_tuned')")
     nbformat.write(new_notebook(cells=[parameters, cell]), path)
     return path
 

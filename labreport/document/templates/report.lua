@@ -11,7 +11,7 @@ local MANY = 6 -- columns; with more, the template lets a table reach into the m
 local GAP = 3
 local SHORT = 22 -- a column whose cells are no longer keeps each of them in one line
 local TEX_COLUMN = 58 -- one column of the TeX source's two
-local TEX_LINES = 62 -- of a table on one page of the TeX source
+local TEX_LINES = 57 -- of a table on one page of the TeX source
 
 local function is_number(text)
   return text:gsub("−", "-"):match("^[-+≤<≥>~%[(]*%s?%d") ~= nil
@@ -109,7 +109,9 @@ local function targets_of_names(document)
         local name = stringify(row.cells[1].contents)
         if name:match("^E%d+$") then
           targets[name] = "#erratum-" .. name
-          row.cells[1].contents = { pandoc.Plain({ pandoc.Span({ pandoc.Str(name) }, { id = "erratum-" .. name }) }) }
+          local anchor = pandoc.Span({ pandoc.Str(name) }, { id = "erratum-" .. name })
+          local begun = FORMAT == "latex" and pandoc.RawInline("latex", "\\leavevmode ") or pandoc.Str("")
+          row.cells[1].contents = { pandoc.Plain({ begun, anchor }) }
         end
       end
     end
@@ -138,7 +140,7 @@ local function link_names(targets)
           local kind = word and ({ chapter = "chapter", notebook = "chapter", table = "table" })[word:lower()]
           local target = kind and digits and targets[kind .. " " .. digits]
           if target then
-            local shown = { pandoc.Str(word), pandoc.Space(), pandoc.Str(number.text:match("^%d+")) }
+            local shown = { pandoc.Str(word), pandoc.Str("\u{a0}"), pandoc.Str(number.text:match("^%d+")) }
             found, i = linked(target, shown, open, rest), i + 2
           end
         end
@@ -150,6 +152,27 @@ local function link_names(targets)
   end
   local function stop(element) return element, false end
   return { traverse = "topdown", Header = stop, Link = stop, Code = stop, Span = stop, Inlines = inlines }
+end
+
+-- The reader makes typographic quotes of those in code, too.
+local function plain_quotes(code)
+  for curly, plain in pairs({ ["“"] = '"', ["”"] = '"', ["‘"] = "'", ["’"] = "'" }) do code.text = code.text:gsub(curly, plain) end
+  return code
+end
+
+-- No line ends between a number and its unit, around a sign of equality, or between a word and the number that it bears.
+local NUMBERED = { seed = true, seeds = true, table = true, figure = true, chapter = true, notebook = true, epoch = true, section = true }
+local function keep_together(list)
+  for i = 2, #list - 1 do
+    local before, space, after = list[i - 1], list[i], list[i + 1]
+    if space.t == "Space" and before.t == "Str" and after.t == "Str" then
+      local word, number = before.text:match("%a+$"), after.text:match("^%d")
+      local unit = before.text:match("%d$") and after.text:match("^%%")
+      local equal = before.text:match("^%w$") and after.text == "=" or before.text == "=" and number
+      if unit or equal or (word and number and NUMBERED[word:lower()]) then list[i] = pandoc.Str("\u{a0}") end
+    end
+  end
+  return list
 end
 
 local function link_and_unlink(document)
@@ -249,6 +272,7 @@ local function tex_caption(element, more)
 end
 
 local function figure(element)
+  if FORMAT == "html5" then element.attributes.tabindex = "0" end -- it scrolls on narrow screens
   origin(element)
   numbered(element, "Figure")
   if FORMAT == "typst" then
@@ -299,7 +323,8 @@ local function tex_table(tbl)
     local caption = tex_caption(tbl, #pieces > 0 and " (continued)" or nil)
     local body = "\\begin{tabular}{" .. tex_columns(tbl) .. "}\n\\toprule\n" .. head .. table.concat(rows) .. "\\bottomrule\n\\end{tabular}"
     local fitted = wide and body or "\\adjustbox{max width=\\columnwidth}{" .. body .. "}"
-    local float = "\\begin{" .. name .. "}[!t]\n" .. caption .. "\\centering\\scriptsize\n" .. fitted .. "\n\\end{" .. name .. "}"
+    local number = #pieces > 0 and "\\addtocounter{table}{-1}\n" or "" -- what is continued keeps its number
+    local float = "\\begin{" .. name .. "}[!t]\n" .. number .. caption .. "\\centering\\scriptsize\n" .. fitted .. "\n\\end{" .. name .. "}"
     pieces[#pieces + 1] = pandoc.RawBlock("latex", float)
     rows, lines = {}, 0
   end
@@ -335,6 +360,10 @@ end
 local function any_table(tbl)
   origin(tbl)
   numbered(tbl, "Table")
+  if FORMAT == "docx" then
+    local function cell(plain) return pandoc.Div({ pandoc.Para(plain.content) }, { ["custom-style"] = "Table Cell" }) end
+    tbl = tbl:walk({ Plain = cell })
+  end
   if FORMAT == "latex" then return tex_table(tbl) end
   if FORMAT == "html5" then return html_table(tbl) end
   tbl.attributes.width = nil
@@ -377,9 +406,10 @@ end
 
 return {
   { Meta = function(meta) made = meta.made or {} end },
-  { Math = expand },
+  { Math = expand, Code = plain_quotes },
   { Table = lay_out },
   { Pandoc = link_and_unlink },
+  { Inlines = keep_together },
   { Math = formula, Header = begin_section, CodeBlock = code },
   { traverse = "topdown", Figure = function(f) local new = figure(f) return new or f, false end, Table = function(t) return any_table(t), false end, Image = picture },
   { Pandoc = word_cover },

@@ -84,7 +84,7 @@ def left(processes: list[psutil.Process]) -> list[psutil.Process]:
 def goes_on_from(text: str) -> dict[int, int]:
     """By seed, the epoch that the sentence names."""
     (sentence,) = re.findall("labreport: unfinished; the same command goes on from (.*)", text)
-    return {int(seed): int(epoch) for epoch, seed in re.findall(r"epoch (\d+) of 3 \(fine_tuned, seed (\d+)\)", sentence)}
+    return {int(seed): int(epoch) for epoch, seed in re.findall(r"epoch (\d+) of 3 \(\w+, seed (\d+)\)", sentence)}
 
 
 def whole_epochs() -> dict[int, int]:

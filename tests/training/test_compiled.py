@@ -34,6 +34,7 @@ def images():
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    monkeypatch.delenv("LABREPORT_COMPILED")
     return tmp_path
 
 

@@ -25,7 +25,6 @@ SMALL = dataclasses.replace(RECIPES["baseline"], name="small", epochs=3)
 @pytest.fixture(autouse=True)
 def home(monkeypatch, tmp_path):
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
-    monkeypatch.setenv("LABREPORT_COMPILED", "0")
     return tmp_path
 
 

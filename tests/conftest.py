@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # Set before any test module imports torch or matplotlib, and inherited by the kernels and commands that tests start.
-# Each home would compile the step anew, for longer than its tiny trainings take; the compiled step has tests of its own.
+# Each home would compile the step anew, longer than its tiny trainings take; the compiled step has tests of its own.
 os.environ |= {"LABREPORT_OFFLINE": "1", "LABREPORT_PROFILE": "smoke", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
 os.environ |= {"LABREPORT_COMPILED": "0"}
 for name in ("LABREPORT_DATA", "LABREPORT_WEIGHTS"):

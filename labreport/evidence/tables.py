@@ -268,7 +268,7 @@ def per_class_table(records: Sequence[RunRecord], reported: System | None = None
         hits, images = int(correct[:, k].sum()), int(total[k]) * len(records)
         line = lines.get(name) if is_cifar10(records) else None
         verdict = statistics.verdict(line.correct / line.total, interval.low, interval.high) if line else NONE
-        measured = f"{100 * hits / images:.0f} % ({hits}/{images})"
+        measured = f"{100 * hits / images:.0f}% ({hits}/{images})"  # in the report's form
         rows.append((name, line.printed if line else NONE, measured, f"{span(interval, 100, 1)} %", verdict))
     return pd.DataFrame(rows, columns=["Class", "Reported", "Measured", "95 % interval", "Verdict"])
 

@@ -52,7 +52,7 @@ from labreport.training.trial import training_seconds
 
 ROUNDS = 5
 ROUND_SECONDS = 0.7  # for each side of a comparison; a step that takes longer is one round
-ROW_SECONDS = 15.0  # after which a row begins no other round, so that all end within five minutes on slow machines, too
+ROW_SECONDS = 8.0  # after which a row begins no other round, so that all end within five minutes on slow machines, too
 N_IMAGES = 45_000  # CIFAR-10's training split, so that neither side finds its images in the cache
 
 
@@ -526,7 +526,7 @@ def table_line(row: Row) -> str:
         if len(row.values) > 1:
             spread += f" [{min(row.values):.2f}, {max(row.values):.2f}]"
     goal = "–" if row.goal is None else f"{'≥' if row.at_least else '≤'} {row.goal:g}"
-    goal += f" with {row.presumes}" if row.presumes else ""
+    goal += f" with {row.presumes}" if row.presumes and row.goal is not None else ""
     met = {True: "yes", False: "NO", None: "–"}[row.met]
     return f"{row.name:<25} {spread:<23} {goal:<8} {met:<4} {row.detail}"
 

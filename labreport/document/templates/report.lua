@@ -168,7 +168,7 @@ local function keep_together(list)
     if space.t == "Space" and before.t == "Str" and after.t == "Str" then
       local word, number = before.text:match("%a+$"), after.text:match("^%d")
       local unit = before.text:match("%d$") and after.text:match("^%%")
-      local equal = before.text:match("^%w$") and after.text == "=" or before.text == "=" and number
+      local equal = before.text:match("^%p*%w$") and after.text == "=" or before.text == "=" and number
       if unit or equal or (word and number and NUMBERED[word:lower()]) then list[i] = pandoc.Str("\u{a0}") end
     end
   end

@@ -6,7 +6,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from pathlib import Path
@@ -321,16 +321,23 @@ def gpu(arguments: argparse.Namespace) -> int:
 # --- the words --------------------------------------------------------------------------------------------------------
 
 
-def parser() -> argparse.ArgumentParser:
-    session = argparse.ArgumentParser(add_help=False)
-    session.add_argument("--profile", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)")
-    data_option = argparse.ArgumentParser(add_help=False)
-    data_option.add_argument(
-        "--data", metavar="DIR", help="folder with CIFAR-10 (default: $LABREPORT_DATA, data/, a download)"
-    )
-    device_option = argparse.ArgumentParser(add_help=False)
-    device_option.add_argument("--device", help="cpu, cuda or cuda:N (default: the GPU if there is one)")
+def option(*names: str, **settings) -> argparse.ArgumentParser:
+    """An option that several commands have."""
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(*names, **settings)
+    return shared
 
+
+DATA = option("--data", metavar="DIR", help="folder with CIFAR-10 (default: $LABREPORT_DATA, data/, a download)")
+SESSION = (
+    option("--profile", metavar="NAME", help=f"{', '.join(PROFILES)} (default: quick)"),
+    DATA,
+    option("--device", help="cpu, cuda or cuda:N (default: the GPU if there is one)"),
+)
+Add = Callable[..., argparse.ArgumentParser]  # of a command: its function, what it does, examples, shared options
+
+
+def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="python -m labreport", description="A CIFAR-10 lab report: trained, measured, typeset."
     )
@@ -348,35 +355,42 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=handler)
         return added
 
-    everything = (session, data_option, device_option)
-    added = command(
-        report, "run the notebooks and typeset the report, as PDF and web page", REPORT_EXAMPLES, *everything
-    )
+    add_making(command)
+    add_asking(command)
+    add_measuring(command)
+    return top
+
+
+def add_making(command: Add) -> None:
+    """Commands that make a report, records or a folder."""
+    added = command(report, "run the notebooks and typeset the report, as PDF and web page", REPORT_EXAMPLES, *SESSION)
     formats = ",".join(FORMAT_WORDS)
     added.add_argument("--formats", default="pdf,html", metavar="LIST", help=f"of {formats} (default: pdf,html)")
     added.add_argument("--seed", type=int, metavar="N", help="first seed of every training (default: 0)")
     added.add_argument("--on", choices=["ray"], help="train what is missing on a Ray cluster first ($RAY_ADDRESS)")
-    added.add_argument(
-        "--reported",
-        type=Path,
-        metavar="FILE",
-        help="instead, ask a report's numbers (docs/reported.toml)",
-    )
+    words = "instead, ask a report's numbers (docs/reported.toml)"
+    added.add_argument("--reported", type=Path, metavar="FILE", help=words)
 
-    added = command(
-        train, "train one recipe, or all that the report shows, and keep the records", TRAIN_EXAMPLES, *everything
-    )
+    words = "train one recipe, or all that the report shows, and keep the records"
+    added = command(train, words, TRAIN_EXAMPLES, *SESSION)
     added.add_argument("recipe", metavar="RECIPE", nargs="?", help=", ".join(RECIPES))
     added.add_argument("--all", action="store_true", help="every recipe of the profile that is not stored yet")
     added.add_argument("--on", choices=["ray"], help="on a Ray cluster ($RAY_ADDRESS, else a new one of this machine)")
     added.add_argument("--seeds", type=int, nargs="+", metavar="N", help="default: those that the profile asks for")
-    added.add_argument(
-        "--threads", type=int, metavar="N", help="CPU threads of one training (default: all; beside others 1, or 4)"
-    )
-    added.add_argument(
-        "--jobs", type=int, metavar="N", help="trainings at once (default: what the cores, or GPUs, have room for)"
-    )
+    words = "CPU threads of one training (default: all; beside others 1, or 4)"
+    added.add_argument("--threads", type=int, metavar="N", help=words)
+    words = "trainings at once (default: what the cores, or GPUs, have room for)"
+    added.add_argument("--jobs", type=int, metavar="N", help=words)
 
+    words = "write the reference run's trained weights, rounded, to figures/paper/weights"
+    command(weights, words, WEIGHTS_EXAMPLES, DATA)
+
+    added = command(new, "write the notebooks into a folder of your own", NEW_EXAMPLES)
+    added.add_argument("folder", type=Path, metavar="FOLDER")
+
+
+def add_asking(command: Add) -> None:
+    """Commands that ask what is there: networks, records, data."""
     added = command(predict, "ask a trained network what pictures show", PREDICT_EXAMPLES)
     added.add_argument("pictures", metavar="PICTURE", nargs="+", help="files of any size and kind that Pillow reads")
     added.add_argument("--network", metavar="NAME", help="a recipe's name (default: the best network that there is)")
@@ -384,26 +398,22 @@ def parser() -> argparse.ArgumentParser:
     added = command(show, "print a record for a person", SHOW_EXAMPLES)
     added.add_argument("record", metavar="RECORD", help="a record's key, or its JSON file")
 
-    added = command(verify, "train stored records' first epochs again, and compare", VERIFY_EXAMPLES, *everything)
+    added = command(verify, "train stored records' first epochs again, and compare", VERIFY_EXAMPLES, *SESSION)
     added.add_argument("records", metavar="RECORD", nargs="*", help="recipes' names or keys (default: all)")
     added.add_argument("--again", action="store_true", help="those of unchanged code, too")
 
-    words = "write the reference run's trained weights, rounded, to figures/paper/weights"
-    command(weights, words, WEIGHTS_EXAMPLES, data_option)
+    command(data, "say which data would be used, and what is in it", DATA_EXAMPLES, DATA)
 
-    command(data, "say which data would be used, and what is in it", DATA_EXAMPLES, data_option)
 
-    added = command(new, "write the notebooks into a folder of your own", NEW_EXAMPLES)
-    added.add_argument("folder", type=Path, metavar="FOLDER")
-
-    added = command(gpu, "show all that a GPU can in the given time; on a CPU, rehearse it", GPU_EXAMPLES, data_option)
+def add_measuring(command: Add) -> None:
+    """Commands that measure a machine."""
+    added = command(gpu, "show all that a GPU can in the given time; on a CPU, rehearse it", GPU_EXAMPLES, DATA)
     added.add_argument("--out", type=Path, metavar="DIR", required=True, help="where findings and records go")
     added.add_argument("--minutes", type=float, metavar="N", default=9.0, help="time in all (default: 9)")
 
     added = command(bench, "measure the speed of training against a plain loop", BENCH_EXAMPLES)
     added.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     added.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows of the table")
-    return top
 
 
 REPORT_EXAMPLES = """  python -m labreport report

@@ -7,6 +7,8 @@ another home.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -68,3 +70,17 @@ def build(profile: str) -> Path:
 def data() -> Path:
     """Where the dataset is looked for, and downloaded to, when no other folder is named."""
     return home() / "data"
+
+
+@contextmanager
+def variables(**wanted: str) -> Iterator[None]:
+    """Set environment variables, such as LABREPORT_HOME, for what is done and started meanwhile."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

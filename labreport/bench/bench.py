@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -308,19 +308,6 @@ def flops_row(name: str, goal: float | None, bench: Bench) -> Row:
 # --- waiting times ---------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def home(folder: Path) -> Iterator[None]:
-    """A home for records, checkpoints and weights, meanwhile."""
-    before = os.environ.get("LABREPORT_HOME")
-    os.environ["LABREPORT_HOME"] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ["LABREPORT_HOME"]
-        if before is not None:
-            os.environ["LABREPORT_HOME"] = before
-
-
 def in_fresh_process(function: Callable, *args: Any) -> Any:
     """`function(*args)` in a new Python process, which has imported this module and done nothing else."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -376,7 +363,7 @@ def quick_row(bench: Bench) -> Row:
     """Trainings as in `quick`, of fewer images: the time that they take over its forecast, or the inverse."""
     images = data.synthetic(2_000, 500, 500)
     ratios, said = [], []
-    with home(bench.folder / "quick"):
+    with paths.variables(LABREPORT_HOME=str(bench.folder / "quick")):
         for name in FORECAST:
             recipe = dataclasses.replace(for_profile(RECIPES[name], "quick"), train_images=0)
             predicted = training_seconds(recipe, images, bench.device)

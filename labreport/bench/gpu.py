@@ -15,8 +15,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from typing import Any
 import torch
 
 from labreport import paths
-from labreport.bench.bench import home
 from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES, Recipe, for_profile
 from labreport.files import write_atomically
 from labreport.images import cifar10
@@ -93,20 +91,17 @@ def main(out: Path, minutes: float, data_dir: Path | None) -> None:
     images = synthetic(400, 100, 200) if rehearsal else cifar10.load(data_dir)
     session = Session(out, began + 60 * minutes, device, images, rehearsal)
     keep_freed_memory()
-    with _home(), torch.random.fork_rng():
+    with (
+        tempfile.TemporaryDirectory(prefix="labreport-gpu-") as folder,  # since only the records are wanted
+        paths.variables(LABREPORT_HOME=folder),
+        torch.random.fork_rng(),
+    ):
         try:
             for step in STEPS:
                 if session.left > 0:
                     step(session)
         finally:
             archive(session)
-
-
-@contextmanager
-def _home() -> Iterator[None]:
-    """A home of its own for records, checkpoints and weights, since only the records are wanted."""
-    with tempfile.TemporaryDirectory(prefix="labreport-gpu-") as folder, home(Path(folder)):
-        yield
 
 
 # --- the steps ------------------------------------------------------------------------------------------------------

@@ -63,20 +63,6 @@ def parameters_of(notebook: Path) -> tuple[str, ...]:
     return tuple(name for name in PARAMETERS if name in names)
 
 
-@contextmanager
-def variables(**wanted: str) -> Iterator[None]:
-    """Set environment variables for what is started meanwhile."""
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
 def headless(lab: Lab) -> AbstractContextManager[None]:
     """Set what the kernels started meanwhile see: that nobody looks on (no live curves, no sliders), and this code.
 
@@ -85,7 +71,7 @@ def headless(lab: Lab) -> AbstractContextManager[None]:
     """
     path = os.pathsep.join(filter(None, (str(paths.PACKAGE.parent), os.environ.get("PYTHONPATH"))))
     data = {"LABREPORT_DATA": str(lab.data_dir)} if lab.data_dir else {}
-    return variables(LABREPORT_HEADLESS="1", PYTHONPATH=path, LABREPORT_PROFILE=lab.profile, **data)
+    return paths.variables(LABREPORT_HEADLESS="1", PYTHONPATH=path, LABREPORT_PROFILE=lab.profile, **data)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labreport import __version__, paths
-from labreport.document.execute import execute, variables
+from labreport.document.execute import execute
 from labreport.document.formats import check_formats
 from labreport.document.typeset import Chapter, Frame, Report, write_documents
 from labreport.evidence.tables import is_cifar10
@@ -28,7 +28,7 @@ def build_reported(path: str | Path, formats: Sequence[str] = ("pdf", "html")) -
     check_formats(formats)
     path = Path(path).expanduser().absolute()
     report = reported.read(path)  # before anything runs
-    with variables(LABREPORT_HOME=str(paths.home() / "build" / "reported"), LABREPORT_REPORTED=str(path)):
+    with paths.variables(LABREPORT_HOME=str(paths.home() / "build" / "reported"), LABREPORT_REPORTED=str(path)):
         lab = Lab.open("paper")
         notebook = paths.NOTEBOOKS / "reported.ipynb"
         chapter = Chapter(notebook.stem, execute(notebook, lab), notebook.parent)

@@ -77,20 +77,12 @@ class Recipe:
             if (value := getattr(self, name)) not in words:
                 raise ValueError(f"recipe {self.name!r}: no {name} {value!r}; there are {', '.join(words)}")
         least = {"epochs": 1, "batch_size": 1, "step_size": int(self.schedule == "step")}
-        for name in (
-            "epochs",
-            "batch_size",
-            "step_size",
-            "translate",
-            "cutout",
-            "low_resolution_epochs",
-            "train_images",
-        ):
+        least |= dict.fromkeys(("translate", "cutout", "low_resolution_epochs", "train_images"), 0)
+        for name, smallest in least.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least.get(name, 0):
+            if not isinstance(value, int) or value < smallest:
                 raise ValueError(
-                    f"recipe {self.name!r}: {name} is {value!r}, and must be a whole number from "
-                    f"{least.get(name, 0)} up"
+                    f"recipe {self.name!r}: {name} is {value!r}, and must be a whole number from {smallest} up"
                 )
         if not 0 <= self.lr < math.inf:
             raise ValueError(f"recipe {self.name!r}: lr is {self.lr!r}, and must be a number from 0 up")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -31,10 +30,10 @@ class Company:
         self.warm = False  # whether a chunk has run eagerly, as recording a graph asks for
         self.graph: cuda_graphs.GraphedSteps | None = None
 
-    def record(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], batch: int) -> None:
-        """Record the graph, over chunks of these shapes."""
+    def recorded(self, inputs: Sequence[Tensor], labels: Sequence[Tensor], batch: int) -> cuda_graphs.GraphedSteps:
+        """A graph of all runs' steps, over chunks of these shapes."""
         steps = [partial(train_step, run) for run in self.runs]
-        self.graph = cuda_graphs.GraphedSteps(steps, inputs, labels, batch)
+        return cuda_graphs.GraphedSteps(steps, inputs, labels, batch)
 
 
 def train_epoch_in_step(
@@ -76,19 +75,25 @@ def _train_chunks(
     company: Company, parts: Chunks, batch: int, start: float, split: DeviceSplit, size: int
 ) -> list[tuple[Tensor, Tensor]]:
     """Each run's chunk: from the graph, recorded at the second chunk, or eagerly, as a rest at the epoch's end is."""
-    on_gpu = parts[0][1].is_cuda
-    if on_gpu and company.warm and len(parts[0][1]) == size:
+    graphs = parts[0][1].is_cuda
+    if graphs and company.warm and len(parts[0][1]) == size:
         for run in company.runs:
             set_rates(run.recipe, run.optimizers, start)
-        inputs, labels = ([part[i] for part in parts] for i in (0, 1))
-        if company.graph is None:
-            company.record(inputs, labels, batch)
-        assert company.graph is not None
-        return company.graph(inputs, labels)
+        all_inputs, all_labels = ([part[i] for part in parts] for i in (0, 1))
+        company.graph = company.graph or company.recorded(all_inputs, all_labels, batch)
+        return company.graph(all_inputs, all_labels)
     trained = []
-    for branch, (run, (x, y)) in enumerate(zip(company.runs, parts, strict=True)):
-        warms_up = on_gpu and not company.warm
-        with cuda_graphs.warming_up(x.device, branch, len(y) // batch) if warms_up else nullcontext():
-            trained.append(train_eagerly(run, x, y, batch, start, split))
+    for branch, (run, (inputs, labels)) in enumerate(zip(company.runs, parts, strict=True)):
+        train = partial(train_eagerly, run, inputs, labels, batch, start, split)
+        trained.append(_warm_up(train, labels, batch, branch) if graphs and not company.warm else train())
     company.warm = True
+    return trained
+
+
+def _warm_up(
+    train: Callable[[], tuple[Tensor, Tensor]], labels: Tensor, batch: int, branch: int
+) -> tuple[Tensor, Tensor]:
+    with cuda_graphs.warming_up(labels.device, branch) as told:
+        trained = train()
+    cuda_graphs.check_waits(told, len(labels) // batch)
     return trained

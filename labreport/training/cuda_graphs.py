@@ -36,14 +36,11 @@ def _stream(device: torch.device, branch: int) -> torch.cuda.Stream:
 
 
 @contextmanager
-def warming_up(device: torch.device, branch: int, steps: int) -> Iterator[None]:
+def warming_up(device: torch.device, branch: int = 0) -> Iterator[list[warnings.WarningMessage]]:
     """A side stream for the eager steps before a recording, as torch's notes on CUDA graphs ask for.
 
-    `device` is a tensor's, since torch.device("cuda") is not equal to torch.device("cuda:0").
-
-    Raises:
-        NotRecorded: each of the `steps` waits for the device, with .item() say; a recording that fails would leave
-            torch's allocator and generator in a state that nothing mends (pytorch/pytorch pull request 180395).
+    `device` is a tensor's, since torch.device("cuda") is not equal to torch.device("cuda:0"). Yields what torch warns
+    of meanwhile, for `check_waits`.
     """
     side, here, mode = _stream(device, branch), torch.cuda.current_stream(device), torch.cuda.get_sync_debug_mode()
     side.wait_stream(here)
@@ -51,10 +48,21 @@ def warming_up(device: torch.device, branch: int, steps: int) -> Iterator[None]:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            yield
+            yield told
         finally:
             torch.cuda.set_sync_debug_mode(mode)
     here.wait_stream(side)
+
+
+def check_waits(told: Sequence[warnings.WarningMessage], steps: int) -> None:
+    """Refuse steps that cannot be recorded before it is tried.
+
+    A recording that fails leaves torch's allocator and generator in a state that nothing mends (pytorch/pytorch, pull
+    request 180395).
+
+    Raises:
+        NotRecorded: each of the `steps` of a warm-up waited for the device, with .item() say.
+    """
     if sum("synchronizing CUDA operation" in str(warning.message) for warning in told) >= steps:
         raise NotRecorded("its steps wait for the device, with .item() say")
 

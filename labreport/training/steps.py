@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
@@ -151,24 +152,32 @@ def train_replayed(
     run: Run, inputs: Tensor, labels: Tensor, batch: int, start: float, split: DeviceSplit
 ) -> tuple[Tensor, Tensor]:
     """A chunk as one CUDA graph, recorded at the second chunk; a shorter one, at the end of an epoch, runs eagerly."""
-    whole = len(labels) == graph_steps(len(split), batch) * batch
-    trained = None
-    try:
-        if not run.warm:
-            run.warm = True
-            with cuda_graphs.warming_up(inputs.device, 0, len(labels) // batch):
-                trained = train_eagerly(run, inputs, labels, batch, start, split)
-        elif whole and run.graph is None and not run.graph_refused:
+    if not run.warm:
+        run.warm = True
+        with cuda_graphs.warming_up(inputs.device) as told:
+            trained = train_eagerly(run, inputs, labels, batch, start, split)
+        with refused(run):
+            cuda_graphs.check_waits(told, len(labels) // batch)
+        return trained
+    if len(labels) < graph_steps(len(split), batch) * batch:
+        return train_eagerly(run, inputs, labels, batch, start, split)
+    set_rates(run.recipe, run.optimizers, start)
+    if run.graph is None and not run.graph_refused:
+        with refused(run):
             run.graph = cuda_graphs.GraphedSteps([partial(train_step, run)], [inputs], [labels], batch)
+    if run.graph is None:
+        return train_eagerly(run, inputs, labels, batch, start, split)
+    return run.graph([inputs], [labels])[0]
+
+
+@contextmanager
+def refused(run: Run) -> Iterator[None]:
+    """Where no graph can record the run's steps: say so, and let it train step by step."""
+    try:
+        yield
     except cuda_graphs.NotRecorded as error:
         print(f"{run.recipe.name}: trains step by step, since no CUDA graph records it ({error})", file=sys.stderr)
         run.graph_refused = True
-    if trained is not None:
-        return trained
-    if run.graph is None or not whole:
-        return train_eagerly(run, inputs, labels, batch, start, split)
-    set_rates(run.recipe, run.optimizers, start)
-    return run.graph([inputs], [labels])[0]
 
 
 def train_step(run: Run, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

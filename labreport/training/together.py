@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +40,7 @@ from labreport.training.train import (
     steps_images,
     stopped_at,
 )
-from labreport.training.trial import input_shape, try_network
+from labreport.training.trial import input_shape, try_network, work
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,25 @@ class Member:
     def done(self) -> int:
         """Epochs."""
         return len(self.run.history)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.stem.with_suffix(".checkpoint")
+
+    def begun(self) -> Member:
+        """Itself, from its start or its checkpoint on."""
+        resume(self.run, self.checkpoint, self.code, self.progress)
+        self.progress.begin(self.run.history)
+        return self
+
+    def finished(self, splits: dict[str, DeviceSplit], data: Data, profile: str, store: Store) -> RunRecord:
+        """Its record, once all of it is stored."""
+        record = finish(self.run, splits, data, self.code, self.stem.name.rpartition("-")[2], profile)
+        keep_weights(self.run, self.stem)
+        store.save(record)
+        self.progress.tell(ended=result(record))
+        clear_up(self.stem)
+        return record
 
 
 def pays(recipe: Recipe, device: torch.device | str | None) -> bool:
@@ -82,8 +101,7 @@ def train_together(
     `on_epoch` is told the number of every epoch that is done.
 
     Raises:
-        TrainingError: a seed's loss is not finite (the others are trained to the end first), its checkpoint cannot be
-            read, or no CUDA graph can record the network.
+        TrainingError: as `train()` (the other seeds are trained to the end first), or no CUDA graph can record it.
         DeviceError, StorageError, ValueError, Stopped: as `train()`.
     """
     device = torch.device(device) if device else best_device()
@@ -95,41 +113,45 @@ def train_together(
     store = Store(paths.records(profile), {info.fingerprint: data.test.labels.numpy()})
     data = data.first(recipe.train_images)
     splits = splits_for(recipe, data, device)
-    code = code_of(recipe, num_classes, ["branches"])
+    code, images = code_of(recipe, num_classes, ["branches"]), steps_images(recipe, splits["train"])
+    stage = Stage(recipe.title or recipe.name, 0, recipe.epochs, images, device=place(device), notes=hints)
     records: dict[int, RunRecord] = {}
+    members: list[Member] = []
     with ExitStack() as stack:
-        members = []
         for seed in sorted(seeds):  # in one order, or two processes could each wait for the other
-            start = Stage(recipe.title or recipe.name, seed, recipe.epochs, steps_images(recipe, splits["train"]))
+            start = dataclasses.replace(stage, seed=seed)
             stem = stem_of(recipe, info, seed, network, "", profile)
             tell = stack.enter_context(owned(stem, start, watch))
             if stored := find(store, recipe, seed, info, network):
                 tell(stage_of(stored, hints))
                 records[seed] = stored
                 continue
-            start = dataclasses.replace(start, device=place(device), notes=hints)
             run = Run.start(recipe, seed, splits["train"], num_classes, device)
-            member = Member(run, stem, Progress(start, [1.0] * recipe.epochs, tell), code, num_classes)
-            resume(run, stem.with_suffix(".checkpoint"), code, member.progress)
-            member.progress.begin(run.history)
-            members.append(member)
-        try:
-            with memory_told(device, recipe.batch_size):
-                failed = _fit(members, splits, on_epoch)
-        except KeyboardInterrupt as error:
-            for member in members:
-                member.progress.tell(ended=stopped_at(member.progress.stage))
-            raise Stopped(f"{recipe.title or recipe.name}: {stopped_at(members[0].progress.stage)}") from error
+            progress = Progress(start, work(recipe, splits["train"]), tell)
+            members.append(Member(run, stem, progress, code, num_classes).begun())
+        with stopped_together(members), memory_told(device, recipe.batch_size):
+            failed = _fit(members, splits, on_epoch)
         for member in (member for member in members if member not in failed):
-            key = member.stem.name.rpartition("-")[2]
-            record = records[member.run.seed] = finish(member.run, splits, data, code, key, profile)
-            keep_weights(member.run, member.stem)
-            store.save(record)
-            member.progress.tell(ended=result(record))
-            clear_up(member.stem)
+            records[member.run.seed] = member.finished(splits, data, profile, store)
     if failed:
         raise TrainingError("; ".join(member.progress.stage.ended for member in failed))
     return [records[seed] for seed in seeds]
+
+
+@contextmanager
+def stopped_together(members: Sequence[Member]) -> Iterator[None]:
+    """Say where each stands when all are interrupted.
+
+    Raises:
+        Stopped: they were.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        for member in members:
+            member.progress.tell(ended=stopped_at(member.progress.stage))
+        stage = members[0].progress.stage
+        raise Stopped(f"{stage.title}: {stopped_at(stage)}") from error
 
 
 def _fit(members: list[Member], splits: dict[str, DeviceSplit], on_epoch: Callable[[int], None]) -> list[Member]:
@@ -176,6 +198,6 @@ def _epoch(company: Company, members: list[Member], splits: dict[str, DeviceSpli
         val = score(predict(run, splits["val"], epoch=epoch), splits["val"].labels)
         run.beside = len(members) - 1
         run.add(Epoch(epoch + 1, rate, trained.loss, trained.accuracy, val.loss, val.accuracy, seconds))
-        run.save(member.stem.with_suffix(".checkpoint"), member.code)
+        run.save(member.checkpoint, member.code)
         member.progress.end_epoch(run.history, notes(run.history, member.num_classes, recipe.lr))
     return failed

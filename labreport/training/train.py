@@ -35,7 +35,7 @@ from labreport.training.owner import owned
 from labreport.training.progress import Lines, Progress, Stage, Watch, each_step
 from labreport.training.run import DeviceSplit, Run, TrainingError, splits_for
 from labreport.training.steps import chunk_trainer, train_eagerly, train_epoch
-from labreport.training.trial import input_shape, seconds_per_image, try_network
+from labreport.training.trial import input_shape, seconds_per_image, try_network, work
 
 TRAIN_SCORE_IMAGES = 5000  # that the training accuracy is measured on where time is short
 
@@ -187,7 +187,7 @@ def _train(
 
     with threads_for(recipe, device):
         start = dataclasses.replace(start, images=steps_images(recipe, splits["train"]), device=place(device))
-        progress = Progress(start, _work(recipe, splits), tell)
+        progress = Progress(start, work(recipe, splits["train"]), tell)
         try:
             per_image = seconds_per_image(recipe, splits["train"], num_classes, device)
             run = Run.start(recipe, seed, splits["train"], num_classes, device)
@@ -235,12 +235,6 @@ def steps_images(recipe: Recipe, split: DeviceSplit) -> int:
     """Of an epoch: what does not fill a batch is left out of it."""
     batch = min(recipe.batch_size, len(split))
     return len(split) // batch * batch
-
-
-def _work(recipe: Recipe, splits: dict[str, DeviceSplit]) -> list[float]:
-    """What an image of each epoch costs, by its pixels."""
-    side = splits["train"].shape[-1]
-    return [(recipe.image_side(epoch, side) / side) ** 2 for epoch in range(recipe.epochs)]
 
 
 def keep_weights(run: Run, stem: Path) -> None:

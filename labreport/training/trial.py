@@ -16,6 +16,7 @@ from torch.nn.parameter import UninitializedParameter
 from labreport.facts.recipes import KNOWN, Recipe
 from labreport.images.splits import Data
 from labreport.networks import models
+from labreport.training import evaluate
 from labreport.training.compiled import steps_for
 from labreport.training.device import threads_for
 from labreport.training.run import DeviceSplit, Run
@@ -228,6 +229,12 @@ def seconds_per_image(recipe: Recipe, split: DeviceSplit, num_classes: int, devi
     return image + max(whole - image * n, 0.0) / recipe.batch_size
 
 
+def work(recipe: Recipe, split: DeviceSplit) -> list[float]:
+    """What an image of each epoch costs, by its pixels."""
+    side = split.shape[-1]
+    return [(recipe.image_side(epoch, side) / side) ** 2 for epoch in range(recipe.epochs)]
+
+
 def training_seconds(recipe: Recipe, data: Data, device: torch.device) -> float:
     """How long one seed takes, by a trial of its steps: its epochs, validation after each, and the last measurement."""
     few = data.first(recipe.train_images)
@@ -239,10 +246,9 @@ def training_seconds(recipe: Recipe, data: Data, device: torch.device) -> float:
         split = DeviceSplit.of(few.train, device)
     with threads_for(recipe, device):
         per_image = seconds_per_image(recipe, split, num_classes, device)
-    side = split.shape[-1]
-    epochs = [(recipe.image_side(epoch, side) / side) ** 2 for epoch in range(recipe.epochs)]
+    epochs = work(recipe, split)
     last = epochs[-1]
     trained = sum(epochs) * len(split) / last
-    views = {"none": 1, "flip": 2, "flip_shift": 6}[recipe.tta]
+    views = len(evaluate.views(torch.zeros(1, 1, 2, 2), recipe.tta))
     seen = (0 if recipe.train_on_val else len(data.val)) * (sum(epochs) + views) + len(split) + len(data.test) * views
     return per_image * (trained + FORWARD * seen / last)

@@ -1,12 +1,15 @@
 """What every notebook keeps to; nbmake runs them (`make test`)."""
 
 import ast
+import re
 
 import nbformat
 import pytest
 
 from labreport import paths
 from labreport.document.execute import PARAMETERS, parameters_of
+from labreport.document.formats import TEMPLATES
+from labreport.evidence.tables import errata_table
 
 NAMES = (
     "01_convolution_and_cross_entropy",
@@ -65,3 +68,22 @@ def test_one_title_and_it_comes_first(notebook):
 def test_code_cells_are_short(notebook):
     long = [cell.source for cell in code_cells(notebook) if len(cell.source.splitlines()) > LONGEST_CELL]
     assert long == []
+
+
+def test_figures_are_numbered_by_the_notebook_s_place_in_the_report(path, notebook):
+    """`reported` is the only chapter of its document."""
+    (said,) = re.findall(r"Lab\.open\(.*chapter=(\d+)\)", "\n".join(cell.source for cell in code_cells(notebook)))
+    assert int(said) == (1 if path.stem == "reported" else int(path.stem[:2]))
+
+
+def test_what_the_text_refers_to_is_a_link(path, notebook):
+    """An erratum to its row in this notebook, a paper to where it can be read, another chapter to its notebook."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = dict(re.findall(r"\[((?:\\.|[^\]])*)\]\(([^)\s]*)\)", text))
+    unlinked = re.sub(r"\[(?:\\.|[^\]])*\]\([^)\s]*\)", "", text)
+    assert re.findall(r"\bE\d+\b|\b(?:19|20)\d\d\)|[Rr]eference \[?\d|[Cc]hapter \d|[Nn]otebook \d", unlinked) == []
+    errata = "" if path.stem.startswith("06") else path.stem[:2]
+    shown = {f"#erratum-{name}" for name in [*errata_table(errata or None)["No."], "E20"]}
+    papers = re.findall('href="(.*?)"', (TEMPLATES / "references.html").read_text())
+    notebooks = {f"{name}.ipynb" for name in NAMES}
+    assert [target for target in links.values() if target not in {*shown, *papers, *notebooks}] == []

@@ -124,6 +124,7 @@ def chapter_html(chapter: Chapter) -> str:
     )
     exporter.log.setLevel(logging.CRITICAL)  # it would complain of pictures without a description
     body, _ = exporter.from_notebook_node(notebook, {"metadata": {"path": str(chapter.folder or "")}})
+    body = re.sub('<b class="number">.*?</b> ', "", body)  # the document counts what it shows itself
     return pictures_or_names(body, chapter)
 
 

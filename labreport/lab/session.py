@@ -58,8 +58,10 @@ class Lab:
     device: str | None
     missing: dict[str, str] = field(default_factory=dict, compare=False)  # recipes that were not run, and why
     whole: set[str] = field(default_factory=set, compare=False)  # recipes that the profile has not shortened
+    chapter: int | None = None  # of the report, which its figures and tables bear in their numbers
     _said: set[str] = field(default_factory=set, compare=False, repr=False)
     _seen: list[RunRecord] = field(default_factory=list, compare=False, repr=False)  # of other weights, given out
+    _numbered: dict[str, list[str]] = field(default_factory=dict, compare=False, repr=False)  # names, by kind
 
     @classmethod
     def open(
@@ -68,8 +70,12 @@ class Lab:
         seed: int | None = None,
         data_dir: str | Path | None = None,
         device: str | None = None,
+        *,
+        chapter: int | None = None,
     ) -> Lab:
         """A session. None means `$LABREPORT_PROFILE` or quick; 0; `$LABREPORT_DATA` or `data/`; a GPU if there is one.
+
+        `chapter` is the notebook's place in the report: its figures and tables are then numbered as they are there.
 
         Raises:
             ValueError: a parameter has a value that cannot be used, or papermill was given one that does not exist; the
@@ -89,7 +95,7 @@ class Lab:
             raise ValueError(f"data folder {folder} is no folder; name the one that holds CIFAR-10")
         if device is not None:
             _check_device(device)
-        return cls(profile, seed, folder, device)
+        return cls(profile, seed, folder, device, chapter=chapter)
 
     # --- data and records ---------------------------------------------------------------------------------------------
 
@@ -366,7 +372,7 @@ class Lab:
         write_atomically(paths.figures(self.profile) / f"{name}.png", png)
         plt.close(figure)
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
-        text = html.escape(caption)
+        text = self._number("Figure", name) + html.escape(caption)
         display(
             HTML(
                 f'<figure id="fig:{name}"><img src="{source}" alt="{html.escape(alt)}" style="{WIDTHS}">'
@@ -396,9 +402,17 @@ class Lab:
         titled = f"{caption} ({caveat})" if caveat else caption
         write_atomically(folder / f"{name}.csv", frame.to_csv(index=index).encode())
         write_atomically(folder / f"{name}.md", f"{titled}\n\n{frame.to_markdown(index=index)}\n".encode())
-        table = table_html(frame, name, titled, index=index)
+        table = table_html(frame, name, titled, index=index, number=self._number("Table", name))
         side = f'<div style="display: flex; flex-wrap: wrap; gap: 0 2em; align-items: start">{table}{beside}</div>'
         display(HTML(side if beside else table))
+
+    def _number(self, kind: str, name: str) -> str:
+        """“Figure 2.3. ” as HTML: the chapter's third figure, and still the third when its cell is run again."""
+        names = self._numbered.setdefault(kind, [])
+        if name not in names:
+            names.append(name)
+        parts = filter(None, (self.chapter, names.index(name) + 1))
+        return f'<b class="number">{kind} {".".join(map(str, parts))}.</b> '
 
     def say_once(self, text: str) -> None:
         """Display Markdown, unless this session has said it before."""
@@ -422,8 +436,11 @@ class Lab:
         return "; ".join(filter(None, (caveat, note)))
 
 
-def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = False) -> str:
-    """A table with its caption, and `tbl:<name>` to link to it. Columns of words are left-aligned."""
+def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = False, number: str = "") -> str:
+    """A table with its caption after `number`, which is HTML, and `tbl:<name>` to link to it.
+
+    Columns of words are left-aligned. An erratum's row is what a link to `#erratum-E7` leads to.
+    """
     columns = frame.reset_index() if index else frame
     words = {place for place in range(columns.shape[1]) if _is_of_words(columns.iloc[:, place])}
 
@@ -433,8 +450,9 @@ def table_html(frame: pd.DataFrame, name: str, caption: str, *, index: bool = Fa
         return re.sub(r"<(t[dh])>", lambda cell: cell.expand(left) if next(place) in words else cell[0], row[0])
 
     body = re.sub(r"<tr.*?</tr>", aligned, frame.to_html(index=index, border=0, na_rep="–"), flags=re.DOTALL)
+    body = re.sub(r"<tr>(\s*<td[^>]*>(E\d+)</td>)", r'<tr id="erratum-\2">\1', body)
     start = body.index(">") + 1
-    return f'<table id="tbl:{name}"><caption>{html.escape(caption)}</caption>{body[start:]}'
+    return f'<table id="tbl:{name}"><caption>{number}{html.escape(caption)}</caption>{body[start:]}'
 
 
 def _is_of_words(column: pd.Series) -> bool:

@@ -4,6 +4,7 @@ import html
 import json
 import os
 import re
+import zipfile
 from html.parser import HTMLParser
 
 import nbformat
@@ -184,6 +185,31 @@ def test_captioned_figures_and_tables_are_numbered_in_order_in_the_pdf():
     ]
 
 
+def test_figures_and_tables_are_numbered_by_chapter_and_alike_in_every_format():
+    """As in the notebooks, whose own numbers are not repeated; what has no caption has no number."""
+    own = FIGURE.format("one", '<b class="number">Figure 1.1.</b> A picture')
+    first = [own, FIGURE.format("plain", ""), TABLE.format("t", "Accuracies")]
+    second = [FIGURE.format(name, f"Picture {name}") for name in ("two", "three")]
+    chapters = [executed(*map(html_output, outputs)) for outputs in (first, second)]
+    built = set_all(chapters, paper_session(), ["pdf", "html", "docx", "tex"]).documents
+    wanted = {
+        *(("Figure", number) for number in ("1.1", "2.1", "2.2")),
+        *(("Table", number) for number in ("S.1", "1.1", "A.1")),
+    }
+    numbered = r">(Figure|Table).(\w\.\d)\.<"
+    assert re.findall(numbered, built["html"].read_text()) == re.findall(numbered, word_text(built["docx"]))
+    assert set(re.findall(numbered, built["html"].read_text())) == wanted
+    tex = re.findall(r"renewcommand\{\\the(\w+)\}\{(.*?)\}", built["tex"].read_text())
+    assert {(kind.title(), number) for kind, number in tex if kind in ("figure", "table")} == wanted
+    pdf = re.findall(r'numbering: _ => "(.*?)"\)', (paths.build("paper") / "report.typ").read_text())
+    assert sorted(pdf) == sorted(number for _, number in wanted)
+
+
+def word_text(path):
+    with zipfile.ZipFile(path) as file:
+        return file.read("word/document.xml").decode()
+
+
 def test_the_contents_name_the_page_on_which_a_chapter_begins():
     chapter = executed(html_output(FIGURE.format("one", "A picture")), text="# Chapter\n\n## Section")
     set_all([chapter, executed(text="# Another")], paper_session())
@@ -335,6 +361,24 @@ def test_what_the_text_names_is_a_link():
     assert chapters | {("#erratum-E7", "E7"), ("#tbl:table1", "Table\xa01")} <= set(links)
     assert "#erratum-E8" not in text
     assert 'id="erratum-E7"' in text
+
+
+def test_links_between_notebooks_and_to_papers_lead_to_chapters_and_references():
+    said = (
+        "# One\n\n[He et al., 2016](https://doi.org/10.1109/CVPR.2016.90), [chapter 2](02_chapter.ipynb), [3] and "
+        "[Reference \\[2\\]](https://doi.org/10.1109/ICISS53185.2021.9532500), [9](09_none.ipynb)."
+    )
+    text = set_all([executed(text=said), executed(text="# Two")], paper_session(), ["html"]).html.read_text()
+    body = text.split("<main>")[1]
+    links = set(re.findall(r'<a\s+href="(#[^"]*)">([^<]*)</a>', body))
+    assert {
+        ("#reference-1", "He et al., 2016"),
+        ("#two", "chapter\xa02"),
+        ("#reference-3", "[3]"),
+        ("#reference-2", "Reference [2]"),
+    } <= links
+    assert {f"reference-{n}" for n in (1, 2, 3)} <= set(Page(text).ids)
+    assert 'href="https://doi.org/10.1109/CVPR.2016.90"' in body  # in the list itself
 
 
 def test_code_keeps_its_plain_quotes_and_numbers_keep_their_units():

@@ -100,7 +100,7 @@ def test_show_saves_and_displays_with_caption_and_caveat(displayed):
     lab.show(figure, "line", "A < line.")
     html = displayed[0].data
     assert html.startswith('<figure id="fig:line">')
-    assert "<figcaption>A &lt; line.</figcaption>" in html
+    assert '<figcaption><b class="number">Figure 1.</b> A &lt; line.</figcaption>' in html
     assert paths.figures("smoke").joinpath("line.svg").read_text().count("<svg") == 1
     assert paths.figures("smoke").joinpath("line.png").read_bytes().startswith(b"\x89PNG")
     assert figure.texts[0].get_text() == lab.caveat
@@ -114,8 +114,24 @@ def test_table_saves_csv_and_markdown_and_displays_a_caption(displayed):
     pd.testing.assert_frame_equal(pd.read_csv(folder / "classes.csv"), frame)
     assert "| cat" in (folder / "classes.md").read_text()
     html = displayed[0].data
-    assert html.startswith('<table id="tbl:classes"><caption>Accuracy by class (synthetic stand-in')
+    assert html.startswith(
+        '<table id="tbl:classes"><caption><b class="number">Table 1.</b> Accuracy by class (synthetic'
+    )
     assert html.count("<table") == html.count("</table>") == 1
+
+
+def test_figures_and_tables_are_numbered_in_their_chapter_and_keep_their_numbers(displayed):
+    """Also when a cell is run again, and by sessions that speak of other records."""
+    lab, frame = Lab.open("smoke", chapter=3), pd.DataFrame({"n": [1]})
+    for session, name in ((lab, "a"), (lab.about([]), "b"), (lab, "a")):
+        session.table(frame, name, "Counts")
+    lab.show(plt.figure(), "a", "A line.")
+    assert [re.search(r'"number">(.*?)\.</b>', shown.data)[1] for shown in displayed] == [
+        "Table 3.1",
+        "Table 3.2",
+        "Table 3.1",
+        "Figure 3.1",
+    ]
 
 
 def test_columns_of_words_are_left_aligned_and_numbers_are_not(displayed):

@@ -1,7 +1,7 @@
 -- Pandoc filter between the notebooks' HTML and every document: it makes links of what the text names, aligns columns of
 -- numbers to the right, shares a page's width among the columns of wide tables, says under each figure and table where it
--- is from, and gives each format what it needs: alternative texts of formulas and pictures (PDF), boxes that scroll (web
--- page), numbers in captions (Word), floats over two columns (TeX).
+-- is from, numbers both by chapter, and gives each format what it needs: alternative texts of formulas and pictures (PDF),
+-- boxes that scroll (web page), floats over two columns (TeX).
 local stringify, utf8_length = pandoc.utils.stringify, pandoc.text.len
 
 -- Widths in characters.
@@ -63,9 +63,16 @@ local function shares(columns)
   return widths
 end
 
+local function body_rows(tbl)
+  local rows = {}
+  for _, body in ipairs(tbl.bodies) do for _, row in ipairs(body.body) do rows[#rows + 1] = row end end
+  return rows
+end
+
 local function lay_out(tbl)
   local columns, width = measure(tbl), 0
   for _, column in ipairs(columns) do width = width + math.max(column.cell, column.word) + GAP end
+  for _, row in ipairs(body_rows(tbl)) do row.identifier = "" end -- an erratum's row stands in two tables
   local widths = FORMAT ~= "html5" and width > WIDE and shares(columns) or {}
   for i, column in ipairs(columns) do
     local align = tbl.colspecs[i][1]
@@ -87,21 +94,30 @@ local function lines_of(row, tbl)
   return most
 end
 
-local function body_rows(tbl)
-  local rows = {}
-  for _, body in ipairs(tbl.bodies) do for _, row in ipairs(body.body) do rows[#rows + 1] = row end end
-  return rows
-end
-
 -- Names that become links --------------------------------------------------------------------------------------------
 
--- Errata are linked to their rows in the full list; "Table 1" is the lab report's, as measured; chapters are counted.
+-- The name "[4]" in front of a reference is what mentions of it, and links to the same page, lead to.
+local function note_references(list, targets)
+  for _, item in ipairs(list.content) do
+    local number = stringify(item[1]):match("^%[(%d+)%]$")
+    if number then
+      targets["[" .. number .. "]"] = "#reference-" .. number
+      pandoc.walk_block(pandoc.Div(item[2][1]), { Link = function(link) targets[link.target] = "#reference-" .. number end })
+      item[1] = { pandoc.Span(item[1], { id = "reference-" .. number }) }
+    end
+  end
+end
+
+-- Errata are linked to their rows in the full list; "Table 1" is the lab report's, as measured; chapters are counted, and
+-- found by the number in their notebook's name as well.
 local function targets_of_names(document)
   local targets, chapter = {}, 0
   for _, block in ipairs(document.blocks) do
     if block.t == "Header" and block.level == 1 and not block.classes:includes("unnumbered") then
       chapter = chapter + 1
       targets["chapter " .. chapter] = "#" .. block.identifier
+    elseif block.t == "DefinitionList" then
+      note_references(block, targets)
     elseif block.t == "Table" and block.identifier == "tbl:table1" then
       targets["table 1"] = "#tbl:table1"
     elseif block.t == "Table" and block.identifier == "tbl:errata" then
@@ -119,7 +135,8 @@ local function targets_of_names(document)
   return targets
 end
 
--- "chapter 1" are two words with a space between, "E4" is one; what surrounds them (brackets, points) stays outside.
+-- "chapter 1" are two words with a space between, "E4" and "[2]" are one; what surrounds them (brackets, points) stays
+-- outside. A notebook's links to another notebook, or to a page among the references, lead there in the document.
 local function link_names(targets)
   local function linked(target, words, before, after)
     local link = pandoc.Link(words, target)
@@ -132,6 +149,7 @@ local function link_names(targets)
       local found
       if item.t == "Str" then
         local before, name, after = item.text:match("^(%p*)(E%d+)(%p*.*)$")
+        if not name then before, name, after = item.text:match("^(%p-)(%[%d+%])(%p*)$") end
         if name and targets[name] and not after:match("^[%w]") then
           found = linked(targets[name], { pandoc.Str(name) }, before, after)
         elseif space and space.t == "Space" and number and number.t == "Str" then
@@ -151,7 +169,12 @@ local function link_names(targets)
     return out
   end
   local function stop(element) return element, false end
-  return { traverse = "topdown", Header = stop, Link = stop, Code = stop, Span = stop, Inlines = inlines }
+  local function redirect(link)
+    local chapter = link.target:match("^0?(%d+)_[%w_-]+%.ipynb$")
+    link.target = targets[chapter and "chapter " .. chapter or link.target] or link.target
+    return link, false
+  end
+  return { traverse = "topdown", Header = stop, DefinitionList = stop, Link = redirect, Code = stop, Span = stop, Inlines = inlines }
 end
 
 -- The reader makes typographic quotes of those in code, too.
@@ -228,7 +251,18 @@ end
 
 -- Figures and tables -------------------------------------------------------------------------------------------------
 
-local made, counts = {}, { Figure = 0, Table = 0 }
+local made = {}
+local place, chapters, counts = "", 0, {}
+
+-- "Figure 2.3" is the third in chapter 2, in its notebook as here. What stands before the chapters is counted after an S
+-- (summary), what follows them after an A (appendix).
+local function enter(header)
+  if header.level > 1 then return end
+  local unnumbered, before = header.classes:includes("unnumbered"), place
+  if not unnumbered then chapters = chapters + 1 end
+  place = (not unnumbered and chapters or chapters == 0 and "S" or "A") .. "."
+  if place ~= before then counts = {} end
+end
 
 local function alt_of(element)
   local alt = ""
@@ -254,35 +288,46 @@ local function origin(element)
   end
 end
 
+-- The number of a figure or table with a caption, which web page and Word file have as its first words.
 local function numbered(element, kind)
-  if FORMAT ~= "docx" or #element.caption.long == 0 then return end
-  counts[kind] = counts[kind] + 1
-  local first = element.caption.long[1].content
-  first:insert(1, pandoc.Space())
-  first:insert(1, pandoc.Strong({ pandoc.Str(kind .. " " .. counts[kind] .. ".") }))
+  if #element.caption.long == 0 then return end
+  counts[kind] = (counts[kind] or 0) + 1
+  local number = place .. counts[kind]
+  if FORMAT == "docx" or FORMAT == "html5" then
+    local name = pandoc.Span({ pandoc.Strong({ pandoc.Str(kind .. "\u{a0}" .. number .. ".") }) }, { class = "number" })
+    local first = element.caption.long[1].content
+    first:insert(1, pandoc.Space())
+    first:insert(1, name)
+  end
+  return number
+end
+
+local function typst_numbered(element, number, more)
+  local set = number and "#set figure(numbering: _ => " .. quoted(number) .. ")\n" or ""
+  return { pandoc.RawBlock("typst", "#[" .. set .. (more or "")), element, pandoc.RawBlock("typst", "]") }
 end
 
 local function tex(blocks)
   return (pandoc.write(pandoc.Pandoc(blocks), "latex"):gsub("%s+$", ""))
 end
 
-local function tex_caption(element, more)
+local function tex_caption(element, kind, number, more)
+  local set = number and "\\renewcommand{\\the" .. kind:lower() .. "}{" .. number .. "}" or ""
   local anchor = element.identifier ~= "" and not more and "\\label{" .. element.identifier .. "}" or ""
-  return #element.caption.long > 0 and "\\caption{" .. tex(element.caption.long) .. (more or "") .. "}" .. anchor .. "\n" or ""
+  return #element.caption.long > 0 and set .. "\\caption{" .. tex(element.caption.long) .. (more or "") .. "}" .. anchor .. "\n" or ""
 end
 
 local function figure(element)
   if FORMAT == "html5" then element.attributes.tabindex = "0" end -- it scrolls on narrow screens
   origin(element)
-  numbered(element, "Figure")
+  local number = numbered(element, "Figure")
   if FORMAT == "typst" then
-    local open = "#[#set image(alt: " .. quoted(alt_of(element)) .. ")"
-    return { pandoc.RawBlock("typst", open), element, pandoc.RawBlock("typst", "]") }
+    return typst_numbered(element, number, "#set image(alt: " .. quoted(alt_of(element)) .. ")")
   elseif FORMAT == "latex" then
     local source
     element:walk({ Image = function(image) source = image.src end })
     local picture = "\\includegraphics[width=0.92\\textwidth,height=0.42\\textheight,keepaspectratio]{" .. source .. "}\n"
-    local float = "\\begin{figure*}[!t]\n\\centering\n" .. picture .. tex_caption(element) .. "\\end{figure*}"
+    local float = "\\begin{figure*}[!t]\n\\centering\n" .. picture .. tex_caption(element, "Figure", number) .. "\\end{figure*}"
     return pandoc.RawBlock("latex", float)
   end
 end
@@ -314,17 +359,16 @@ local function tex_columns(tbl)
 end
 
 -- A table that fits a column stays in it; others go over both, and one of more than a page is continued.
-local function tex_table(tbl)
+local function tex_table(tbl, number)
   local wide = tonumber(tbl.attributes.width) > TEX_COLUMN
   local name = wide and "table*" or "table"
   local head = tbl.head.rows[1] and tex_row(tbl.head.rows[1]) .. "\\midrule\n" or ""
   local pieces, rows, lines = {}, {}, 0
   local function close()
-    local caption = tex_caption(tbl, #pieces > 0 and " (continued)" or nil)
+    local caption = tex_caption(tbl, "Table", number, #pieces > 0 and " (continued)" or nil)
     local body = "\\begin{tabular}{" .. tex_columns(tbl) .. "}\n\\toprule\n" .. head .. table.concat(rows) .. "\\bottomrule\n\\end{tabular}"
     local fitted = wide and body or "\\adjustbox{max width=\\columnwidth}{" .. body .. "}"
-    local number = #pieces > 0 and "\\addtocounter{table}{-1}\n" or "" -- what is continued keeps its number
-    local float = "\\begin{" .. name .. "}[!t]\n" .. number .. caption .. "\\centering\\scriptsize\n" .. fitted .. "\n\\end{" .. name .. "}"
+    local float = "\\begin{" .. name .. "}[!t]\n" .. caption .. "\\centering\\scriptsize\n" .. fitted .. "\n\\end{" .. name .. "}"
     pieces[#pieces + 1] = pandoc.RawBlock("latex", float)
     rows, lines = {}, 0
   end
@@ -359,15 +403,15 @@ end
 
 local function any_table(tbl)
   origin(tbl)
-  numbered(tbl, "Table")
+  local number = numbered(tbl, "Table")
   if FORMAT == "docx" then
     local function cell(plain) return pandoc.Div({ pandoc.Para(plain.content) }, { ["custom-style"] = "Table Cell" }) end
     tbl = tbl:walk({ Plain = cell })
   end
-  if FORMAT == "latex" then return tex_table(tbl) end
+  if FORMAT == "latex" then return tex_table(tbl, number) end
   if FORMAT == "html5" then return html_table(tbl) end
   tbl.attributes.width = nil
-  return tbl
+  return FORMAT == "typst" and typst_numbered(tbl, number) or tbl
 end
 
 local function code(block)
@@ -411,6 +455,6 @@ return {
   { Pandoc = link_and_unlink },
   { Inlines = keep_together },
   { Math = formula, Header = begin_section, CodeBlock = code },
-  { traverse = "topdown", Figure = function(f) local new = figure(f) return new or f, false end, Table = function(t) return any_table(t), false end, Image = picture },
+  { traverse = "topdown", Header = enter, Figure = function(f) local new = figure(f) return new or f, false end, Table = function(t) return any_table(t), false end, Image = picture },
   { Pandoc = word_cover },
 }

@@ -32,7 +32,6 @@ from labreport.records.store import Store
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
 
     from labreport.images.cifar10 import Data
     from labreport.training.progress import Watch
@@ -346,7 +345,7 @@ class Lab:
     def show(
         self, figure: Figure, name: str, caption: str, caveat: str | None = None, *, alt: str | None = None
     ) -> None:
-        """Save a figure as figures/<profile>/<name>.svg and .png, and display it with its caption.
+        """Save a figure as figures/<profile>/<name>.svg, and display it with its caption.
 
         `caveat` stands in the figure's corner instead of the session's own, which is wrong for what is not its result.
         What bears the mark ‡ is explained there, too. `alt` says what is seen to those who do not see it; by default it
@@ -365,11 +364,10 @@ class Lab:
             figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
         with style():
             figure.draw_without_rendering()  # lays it out
+            figure.set_layout_engine("none")  # once: it takes as long as drawing
             alt = alt or describe(figure)
-            box = figure.get_tightbbox().padded(0.05)  # once for both files, since it takes as long as drawing
-            svg, png = following_the_page(_rendered(figure, "svg", box)), _rendered(figure, "png", box)
+            svg = following_the_page(_rendered(figure))
         write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)
-        write_atomically(paths.figures(self.profile) / f"{name}.png", png)
         plt.close(figure)
         source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
         text = self._number("Figure", name) + html.escape(caption)
@@ -501,8 +499,8 @@ def _check_device(device: str) -> None:
         raise ValueError(f"device {device!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
 
 
-def _rendered(figure: Figure, kind: str, box: Bbox) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}  # the same figure gives the same bytes
-    figure.savefig(buffer, format=kind, dpi=200, bbox_inches=box, metadata=metadata)
+def _rendered(figure: Figure) -> bytes:
+    """SVG; the same figure gives the same bytes."""
+    buffer, box = io.BytesIO(), figure.get_tightbbox().padded(0.05)
+    figure.savefig(buffer, format="svg", bbox_inches=box, metadata={"Date": None})
     return buffer.getvalue()

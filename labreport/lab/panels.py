@@ -11,11 +11,47 @@ from collections.abc import Callable, Sequence
 
 import ipywidgets
 import numpy as np
-from IPython.display import display
+from IPython.display import HTML, display
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
 WIDTH = "820px"
+
+# A file dropped on a photo's panel goes the way of its button, which takes no drop by itself. The page listens, and not
+# the panel, which is drawn after this has run and may be drawn anew; it does so before all others, since the browser
+# would open the picture and JupyterLab has uses of its own for a file. The button's <input type=file> is nowhere in the
+# page: it is met when the button calls its click(). A folder becomes an empty file, to be told of as anything else that
+# is no picture. Where scripts do not run, the button is left.
+DROP = """
+<style>
+.labreport-over { position: relative; }
+.labreport-over::after {
+    content: "Drop the photo here"; position: absolute; inset: 0; display: grid; place-content: center;
+    font-size: 24px; border: 3px dashed #3b8bd0; pointer-events: none;
+    background: color-mix(in srgb, var(--jp-layout-color1, white) 80%, transparent);
+}
+</style>
+<script>
+window.labreportDrop ??= ['dragenter', 'dragover', 'dragleave', 'drop'].map(type => addEventListener(type, event => {
+    const panel = event.composedPath().find(node => node.matches?.('.labreport-photo'));
+    if (!panel || !event.dataTransfer.types.includes('Files')) return;
+    event.preventDefault();
+    event.stopPropagation();
+    event.dataTransfer.dropEffect = 'copy';
+    const leaves = type === 'dragleave' && !panel.contains(event.relatedTarget);
+    panel.classList.toggle('labreport-over', type !== 'drop' && !leaves);
+    const file = event.dataTransfer.files[0];
+    if (type !== 'drop' || !file) return;
+    file.arrayBuffer().catch(() => '').then(content => {
+        const first = new DataTransfer(), { prototype } = HTMLInputElement, { click } = prototype;
+        first.items.add(new File([content], file.name, file));
+        prototype.click = function () { this.files = first.files; this.dispatchEvent(new Event('change')); };
+        panel.querySelector('.widget-upload').click();
+        prototype.click = click;
+    });
+}, true));
+</script>
+"""
 
 
 class _Panel:
@@ -64,7 +100,8 @@ class PhotoPanel(_Panel):
     def show(self) -> None:
         self.draw()
         asked = ipywidgets.HBox([self.upload, self.pick, *self.networks], layout={"flex_flow": "row wrap"})
-        display(ipywidgets.VBox([asked, self.view, self.says, self.picture]))
+        panel = ipywidgets.VBox([asked, self.view, self.says, self.picture])
+        display(panel.add_class("labreport-photo"), HTML(DROP))
 
     def _take(self, change: dict) -> None:
         if change["new"]:
@@ -73,11 +110,16 @@ class PhotoPanel(_Panel):
 
     def _put_back(self, _: dict) -> None:
         self._photo = None
+        self.upload.value = ()  # else the same photo once more would be no change
         self.draw()
 
     def draw(self) -> None:
+        self._set(self._drawn)
+
+    def _drawn(self) -> tuple[bytes, str]:
         wanted = [widget.value for widget in self.networks]
-        self._set(lambda: self._draw(self.view.value, wanted, self._photo, self.pick.value))
+        picture, sentence = self._draw(self.view.value, wanted, self._photo, self.pick.value)
+        return picture, f"Asked about {self._photo[0]}. {sentence}" if self._photo else sentence
 
 
 class AnswersPanel(_Panel):

@@ -173,12 +173,13 @@ def test_a_dropped_photo_is_shown_and_one_that_cannot_be_read_leaves_the_picture
     Image.new("RGBA", (50, 80), (0, 200, 0, 128)).save(buffer, "PNG")
     panel.upload.value = upload("green.png", buffer.getvalue())
     after = picture(panel)
-    assert after != before
+    assert after != before and "Asked about green.png" in panel.says.value
     panel.upload.value = upload("notes.txt", b"words")
     assert picture(panel) == after
     assert "notes.txt" in panel.says.value and "Pillow" in panel.says.value
     panel.pick.value = 1  # back to the test images
     assert "one of 10 classes" in panel.says.value and picture(panel) != after
+    assert panel.upload.value == ()  # the same photo once more is a change
 
 
 def test_a_cell_of_the_confusion_matrix_shows_its_images(lab, systems, monkeypatch):

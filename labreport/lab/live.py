@@ -19,6 +19,7 @@ from labreport.training.progress import Lines, Stage, Watch
 
 TRAINING, VALIDATION, INK = "#d98e04", "#3b8bd0", "#808080"  # to be read on white and on black
 ROWS = 8  # of the table of epochs
+FEW = 30  # epochs, each of which is drawn at once, and as a dot
 
 
 def watch() -> Watch:
@@ -33,6 +34,7 @@ class Panel:
         self._stages: dict[str, Stage] = {}
         self._handle = None
         self._shown = self._drawn = 0.0
+        self._epochs = 0
         self._curves = ""
 
     def __call__(self, stage: Stage) -> None:
@@ -56,13 +58,16 @@ class Panel:
     def _html(self) -> str:
         under_way = [stage for stage in self._stages.values() if not stage.ended]
         lines = "".join(_under_way(stage) if stage in under_way else _ended(stage) for stage in self._stages.values())
-        return f'<div style="max-width: 55em">{lines}{self._picture(under_way)}</div>'
+        return f'<div style="max-width: 820px">{lines}{self._picture(under_way)}</div>'
 
     def _picture(self, stages: Sequence[Stage]) -> str:
-        """The curves of what is under way; a twentieth of the time at most goes into drawing them."""
+        """The curves of what is under way, with each epoch of a few; else a twentieth of the time goes into drawing."""
+        epochs = sum(len(stage.history) for stage in stages if stage.epochs <= FEW)
+        began = time.monotonic()
         if not any(stage.history or stage.running for stage in stages):
             self._curves = ""
-        elif (began := time.monotonic()) >= self._drawn:
+        elif epochs != self._epochs or began >= self._drawn:
+            self._epochs = epochs
             data = base64.b64encode(curves(stages)).decode()
             alt = "Loss and accuracy so far"
             self._curves = f'<img src="data:image/png;base64,{data}" alt="{alt}" style="width: 100%; max-width: 46em">'
@@ -124,7 +129,7 @@ def curves(stages: Sequence[Stage]) -> bytes:
 
 def _draw(ax: Axes, stage: Stage, kind: str, scale: float) -> None:
     """A dot an epoch, at its end."""
-    marker = "o" if stage.epochs <= 30 else ""
+    marker = "o" if stage.epochs <= FEW else ""
     for split, colour in (("train", TRAINING), ("val", VALIDATION)):
         points = [(row.epoch, getattr(row, f"{split}_{kind}")) for row in stage.history]
         points = [(epoch, scale * value) for epoch, value in points if value is not None]

@@ -47,8 +47,10 @@ def test_the_panel_shows_a_training_from_its_beginning_and_folds_to_a_line(scree
     panel(dataclasses.replace(STAGE, seen=500, rate=50.0, running=((0.3, 2.25), (0.5, 2.125))))
     assert "epoch 1/6, 8 %, 50 images/s, 30 s left, loss 2.125" in screen["shown"][-1]
     assert "data:image/png" in screen["shown"][-1]
+    (within,) = re.findall('data:image/png.*?"', screen["shown"][-1])
     panel(dataclasses.replace(STAGE, history=HISTORY[:1], notes=("mind the gap",)))
     assert "epoch 2/6" in screen["shown"][-1] and "mind the gap" in screen["shown"][-1]
+    assert within not in screen["shown"][-1]  # the epoch is drawn as soon as the table has it
     panel(dataclasses.replace(STAGE, history=HISTORY, ended="6 epochs in 3 min"))
     last = screen["shown"][-1]
     assert "<progress" not in last and "<img" not in last

@@ -4,7 +4,7 @@
 #               REPORTED=mine.toml: instead, whether the numbers of a report of your own can be right, without training
 # make test     all tests, every notebook included
 # make lab      JupyterLab in notebooks/; without a display it prints its address      PROFILE= DATA= PORT=
-# make browser  JupyterLab and the report's web page tried in Chromium, where one is installed
+# make browser  JupyterLab, Notebook and the report's web page tried in Chromium, where one is installed
 # make lint     ruff, mypy, and notebooks without outputs
 # make faults   the long campaign of kills, full disks and damage; its last line counts what was lost
 # make clean    what smoke and quick runs left; not .venv, data/ or anything of the profile paper
@@ -72,7 +72,7 @@ lab: $(READY)
 CHROMIUM = $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name)))
 
 browser: $(READY)
-	@$(if $(CHROMIUM),$(BIN)/python -c 'import axe_playwright_python' 2> /dev/null || $(BIN)/python -m pip install --quiet \
+	@$(if $(CHROMIUM),$(BIN)/python -c 'import axe_playwright_python, notebook' 2> /dev/null || $(BIN)/python -m pip install --quiet \
 		--disable-pip-version-check $(TORCH_INDEX) -c constraints.txt -e '.[browser]' || true)
 	@$(BIN)/python -m pytest -rs tests/browser
 

@@ -1,4 +1,4 @@
-"""One JupyterLab and one Chromium for all tests here, which are skipped where there is no browser (`make browser`)."""
+"""JupyterLab, Notebook 7 and one Chromium for all tests here, skipped where there is no browser (`make browser`)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ SETTINGS = {  # no question at the first start; every cell is in the page, wheth
 }
 # The kernel's word to JupyterLab, which asks for widgets before any notebook has imported them.
 NOT_OURS = ("No such comm",)
+# Notebook 7.6.5's own, while it opens any notebook: its shortcuts hear of other settings before they have theirs.
+NOTEBOOK_7_SAYS = ("Cannot read properties of undefined (reading 'schema')",)
 AS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 
 
@@ -48,16 +50,15 @@ def browser():
 
 @dataclass(frozen=True)
 class Server:
-    """A JupyterLab, and the folder that it shows."""
+    """A JupyterLab or a Notebook, and the folder that it shows. `page` is where it has a notebook's page."""
 
-    address: str
+    page: str
     notebooks: Path
 
 
-@pytest.fixture(scope="session")
-def server(browser, tmp_path_factory) -> Iterator[Server]:
-    """A JupyterLab on a copy of the notebooks, with settings of its own."""
-    folder = tmp_path_factory.mktemp("jupyterlab")
+@contextmanager
+def serving(folder: Path, module: str, app: str, page: str) -> Iterator[Server]:
+    """A JupyterLab or a Notebook on a copy of the notebooks, with settings of its own."""
     shutil.copytree(paths.NOTEBOOKS, folder / "notebooks")
     for name, settings in SETTINGS.items():
         file = folder / "settings" / f"{name}.jupyterlab-settings"
@@ -71,8 +72,8 @@ def server(browser, tmp_path_factory) -> Iterator[Server]:
     for name in ("LABREPORT_HEADLESS", "MPLBACKEND"):  # somebody looks on
         environment.pop(name, None)
     options = {"ServerApp.port": port, "ServerApp.port_retries": 0, "IdentityProvider.token": TOKEN}
-    options |= {"ServerApp.root_dir": folder / "notebooks", "LabApp.expose_app_in_browser": True}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", *(f"--{k}={v}" for k, v in options.items())]
+    options |= {"ServerApp.root_dir": folder / "notebooks", f"{app}.expose_app_in_browser": True}
+    command = [sys.executable, "-m", module, "--no-browser", *(f"--{k}={v}" for k, v in options.items())]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             command + ["--allow-root"] * AS_ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
@@ -80,7 +81,7 @@ def server(browser, tmp_path_factory) -> Iterator[Server]:
     try:
         address = f"http://127.0.0.1:{port}"
         _wait_for(f"{address}/api/status?token={TOKEN}", process, folder / "log")
-        yield Server(address, folder / "notebooks")
+        yield Server(f"{address}/{page}token={TOKEN}", folder / "notebooks")
     finally:
         process.terminate()  # its kernels end with it
         process.wait(PATIENCE)
@@ -94,22 +95,22 @@ def _wait_for(address: str, process: subprocess.Popen, log: Path) -> None:
             return
         except OSError:
             time.sleep(0.2)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
+    pytest.fail(f"the server did not start:\n{log.read_text()}")
 
 
 class Notebook:
     """A notebook in the browser. `errors` has what the console and the kernel have complained of so far."""
 
-    def __init__(self, page, address: str, name: str):
-        self.page, self.address = page, f"{address}/lab/tree/{name}.ipynb?reset&token={TOKEN}"
+    def __init__(self, page, address: str, not_ours: tuple[str, ...]):
+        self.page, self.address, self.not_ours = page, address, not_ours
         self.errors: list[str] = []
         page.set_default_timeout(1000 * PATIENCE)
         page.on("console", lambda said: self._note(said.text) if said.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", lambda error: self._note(str(error)))
         self.open()
 
     def _note(self, text: str) -> None:
-        if not text.startswith(NOT_OURS):
+        if not text.startswith(self.not_ours):
             self.errors.append(text)
 
     def open(self) -> None:
@@ -167,8 +168,7 @@ class Notebook:
         return "\n".join(cells.all_inner_texts()) if index is None else cells.nth(index).inner_text()
 
 
-@pytest.fixture(scope="session")
-def open_notebook(browser, server):
+def opening(browser, server: Server, not_ours: tuple[str, ...] = NOT_OURS):
     """`with open_notebook(name) as notebook`: in a page of its own, whose kernel ends with it.
 
     `cells` are those of a new notebook.
@@ -181,13 +181,30 @@ def open_notebook(browser, server):
             new.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
             nbformat.write(new, server.notebooks / f"{name}.ipynb")
         with closing(browser.new_context(viewport={"width": 1400, "height": 1000})) as context:
-            notebook = Notebook(context.new_page(), server.address, name)
+            notebook = Notebook(context.new_page(), server.page.format(name=name), not_ours)
             try:
                 yield notebook
             finally:
                 notebook.command("kernelmenu:shutdown")
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def open_notebook(browser, tmp_path_factory):
+    """As `opening` says, in JupyterLab."""
+    folder = tmp_path_factory.mktemp("jupyterlab")
+    with serving(folder, "jupyterlab", "LabApp", "lab/tree/{name}.ipynb?reset&") as server:
+        yield opening(browser, server)
+
+
+@pytest.fixture(scope="session")
+def open_in_notebook_7(browser, tmp_path_factory):
+    """As `opening` says, in Notebook 7."""
+    pytest.importorskip("notebook", reason="Notebook 7 is missing: pip install -e '.[browser]'")
+    folder = tmp_path_factory.mktemp("notebook")
+    with serving(folder, "notebook", "JupyterNotebookApp", "notebooks/{name}.ipynb?") as server:
+        yield opening(browser, server, NOT_OURS + NOTEBOOK_7_SAYS)
 
 
 @pytest.fixture(scope="session")

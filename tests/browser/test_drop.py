@@ -1,4 +1,4 @@
-"""A photo dragged from the desktop onto its panel, as JupyterLab's own listeners and the browser see it."""
+"""A photo dragged from the desktop onto its panel, in JupyterLab and in Notebook 7."""
 
 import pytest
 from PIL import Image
@@ -20,9 +20,9 @@ DROP = ("dragEnter", "dragOver", "drop")
 OVERLAY = "panel => getComputedStyle(panel, '::after').content"
 
 
-@pytest.fixture(scope="module")
-def notebook(open_notebook):
-    with open_notebook("drop", PANEL) as notebook:
+@pytest.fixture(scope="module", params=["open_notebook", "open_in_notebook_7"])
+def notebook(request):
+    with request.getfixturevalue(request.param)("drop", PANEL) as notebook:
         notebook.run_all()
         yield notebook
 

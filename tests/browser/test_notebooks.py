@@ -1,4 +1,4 @@
-"""Every notebook in JupyterLab: run, looked at in the light and in the dark, its widgets moved."""
+"""Every notebook in JupyterLab, one in Notebook 7: run, looked at in the light and in the dark, its widgets moved."""
 
 import io
 
@@ -20,18 +20,29 @@ PANELS = ".jp-OutputArea-output .jupyter-widgets:not(.jupyter-widgets *)"
 @pytest.mark.parametrize("name", NAMES)
 def test_notebook(open_notebook, name):
     with open_notebook(name) as notebook:
-        notebook.run_all()
-        cells = notebook.page.evaluate("jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells")
-        assert notebook.errors == []
-        assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code")
-        check_pictures(notebook)
-        notebook.theme("Light")  # JupyterLab remembers the last one
-        check_background(notebook, light=True)
-        for panel in notebook.page.locator(PANELS).all():
-            move_everything(notebook, panel)
-        notebook.theme("Dark")
-        check_background(notebook, light=False)
-        assert notebook.errors == []
+        use(notebook)
+
+
+def test_in_notebook_7(open_in_notebook_7):
+    with open_in_notebook_7("07_your_own") as notebook:
+        use(notebook)
+
+
+def use(notebook):
+    """All that a reader does."""
+    notebook.run_all()
+    cells = notebook.page.evaluate("jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells")
+    assert notebook.errors == []
+    assert "Traceback" not in notebook.outputs()
+    assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code")
+    check_pictures(notebook)
+    notebook.theme("Light")  # JupyterLab remembers the last one
+    check_background(notebook, light=True)
+    for panel in notebook.page.locator(PANELS).all():
+        move_everything(notebook, panel)
+    notebook.theme("Dark")
+    check_background(notebook, light=False)
+    assert notebook.errors == []
 
 
 def check_pictures(notebook):

@@ -30,7 +30,7 @@ from labreport.images.photos import to_images
 from labreport.images.splits import Images
 from labreport.lab.panels import AnswersPanel, PhotoPanel
 from labreport.lab.session import Lab
-from labreport.lab.widgets import live
+from labreport.lab.widgets import live, svg
 from labreport.networks import insight
 from labreport.records.record import RunRecord
 from labreport.training import trained
@@ -224,21 +224,13 @@ def _photo_panel(lab: Lab, first: Sequence[str]) -> PhotoPanel:
         else:
             raise ValueError("No data folder was named, so there is no test image: choose a photo of yours.")
         if view == "feature maps":
-            return png(_draw_maps(networks[0], image)), f"{networks[0].title}: blue is above zero, red below."
+            return svg(_draw_maps(networks[0], image)), f"{networks[0].title}: blue is above zero, red below."
         if view == "pixels that matter":
-            return png(_draw_pixels(networks, image)), LIMITS
+            return svg(_draw_pixels(networks, image)), LIMITS
         said = {network.title: network.logits(image[None]).softmax(1).numpy() for network in networks}
-        return png(pictures.bars(image[None].numpy(), said, classes, [title[-24:]], labels)), _every_picture(classes)
+        return svg(pictures.bars(image[None].numpy(), said, classes, [title[-24:]], labels)), _every_picture(classes)
 
     return PhotoPanel(names(lab), first, len(known), ("ten bars", "feature maps", "pixels that matter"), draw)
-
-
-def png(figure: Figure) -> bytes:
-    """A figure for the screen."""
-    buffer = io.BytesIO()
-    with figures.style():
-        figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------
@@ -325,14 +317,14 @@ def _answers_panel(lab: Lab, known: Mapping[str, RunRecord], first: str, second:
         chosen = statistics.places(record, label, answer, other=rival, other_right=right)
         shown = (chosen if surest else chosen[::-1])[: MOST if view == "images" else 3]
         if view == "ten bars" and len(shown):
-            return png(_draw_answers([record, rival], images, shown)), "On orange: the true class."
+            return svg(_draw_answers([record, rival], images, shown)), "On orange: the true class."
         called = rival.predictions.predicted
         titles = [f"{figures.answer_lines(record, k)}\n({classes[called[k]]})" for k in shown]
         sentence = (
             f"{len(shown)} of {tables.counted(len(chosen), 'image')}: true class, {tables.title([record])}'s answer if "
             f"it is another, its confidence; in brackets {tables.title([rival])}'s answer."
         )
-        return png(pictures.grid(images[shown], titles)), sentence
+        return svg(pictures.grid(images[shown], titles)), sentence
 
     return AnswersPanel(list(known), first, second, classes, matrix, ("images", "ten bars"), draw)
 

@@ -1,6 +1,6 @@
 """Panels for whoever reads a notebook in JupyterLab: pictures to ask networks about, a confusion matrix to click on.
 
-A panel knows widgets only; what it shows comes from the function `draw` that it is given, as a PNG and a sentence. A
+A panel knows widgets only; what it shows comes from the function `draw` that it is given, as an SVG and a sentence. A
 ValueError of `draw` is shown as its sentence, and the picture stays.
 """
 
@@ -59,7 +59,7 @@ class _Panel:
 
     def __init__(self) -> None:
         self.says = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", layout={"width": WIDTH, "max_width": "100%"})
+        self.picture = ipywidgets.Image(format="svg+xml", layout={"width": WIDTH, "max_width": "100%"})
 
     def _set(self, draw: Callable[[], tuple[bytes, str]]) -> None:
         try:

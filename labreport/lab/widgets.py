@@ -57,7 +57,7 @@ def panel(draw: Callable[..., Figure], most: Mapping[str, Callable[..., int]] = 
             for name, end in most.items():
                 asked[name].max = end(**{other: value for other, value in values.items() if other != name})
                 values[name] = asked[name].value
-            picture.value, says.value = _svg(draw(**values)), ""
+            picture.value, says.value = svg(draw(**values)), ""
         except ValueError as error:
             says.value = html.escape(str(error))
 
@@ -67,7 +67,8 @@ def panel(draw: Callable[..., Figure], most: Mapping[str, Callable[..., int]] = 
     return ipywidgets.VBox([ipywidgets.Box([*asked.values()], layout={"flex_flow": "row wrap"}), says, picture])
 
 
-def _svg(figure: Figure) -> bytes:
+def svg(figure: Figure) -> bytes:
+    """A figure for the screen, dark where the page is."""
     buffer = io.BytesIO()
     with style():
         figure.savefig(buffer, format="svg")

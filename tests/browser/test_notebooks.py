@@ -36,6 +36,7 @@ def use(notebook):
     assert "Traceback" not in notebook.outputs()
     assert all(cell["execution_count"] for cell in cells if cell["cell_type"] == "code")
     check_pictures(notebook)
+    follow_a_link(notebook)
     notebook.theme("Light")  # JupyterLab remembers the last one
     check_background(notebook, light=True)
     for panel in notebook.page.locator(PANELS).all():
@@ -54,10 +55,25 @@ def check_pictures(notebook):
 
 
 def check_background(notebook, light):
-    """Figures are on the theme's own ground: the first one, since a look takes a second, and all are made alike."""
-    for figure in notebook.page.locator(".jp-OutputArea-output figure img").all()[:1]:
+    """Figures are on the theme's own ground, and panels' pictures: one of each, since a look takes a second."""
+    figures, panels = (
+        notebook.page.locator(f"{parent} img").all() for parent in (".jp-OutputArea-output figure", PANELS)
+    )
+    for figure in figures[:1] + panels[-1:]:
         corner = sum(Image.open(io.BytesIO(figure.screenshot())).convert("RGB").getpixel((1, 1))) / 3
         assert corner > 200 if light else corner < 60, figure.get_attribute("alt")
+
+
+def follow_a_link(notebook):
+    """The last erratum that the text names brings its row of the table into sight."""
+    for link in notebook.page.locator(".jp-MarkdownOutput a[href^='#erratum-']").all()[-1:]:
+        name = link.inner_text()
+        link.click()
+        notebook.page.wait_for_function(
+            """id => { const { top, bottom } = document.getElementById(id).getBoundingClientRect();
+                       return top > 0 && bottom < innerHeight; }""",
+            arg=f"erratum-{name}",
+        )
 
 
 def move_everything(notebook, panel):

@@ -163,7 +163,7 @@ def test_the_panel_shows_another_picture_for_every_choice(panel):
     panel.networks[0].value = "fine_tuned"
     seen.append(picture(panel))
     assert len(set(seen)) == 5
-    assert all(png.startswith(b"\x89PNG") for png in seen)
+    assert all(b"<svg" in picture and b"prefers-color-scheme: dark" in picture for picture in seen)
     assert "Occlusion" in panel.says.value
 
 
@@ -186,7 +186,7 @@ def test_a_cell_of_the_confusion_matrix_shows_its_images(lab, systems, monkeypat
     known = {name: records[0] for name, records in systems.items()}
     drawn = {}
     monkeypatch.setattr(explore.pictures, "grid", lambda images, titles: drawn.update(images=images, titles=titles))
-    monkeypatch.setattr(explore, "png", lambda figure: b"png")
+    monkeypatch.setattr(explore, "svg", lambda figure: b"svg")
     panel = explore._answers_panel(lab, known, "baseline", "fine_tuned")
     panel._relabel()
     seen = known["baseline"].predictions

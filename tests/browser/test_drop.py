@@ -113,7 +113,7 @@ def test_what_is_no_picture_is_told_and_the_picture_stays(panel, drag, photo, tm
 
 def test_a_drag_that_leaves_takes_the_invitation_along(notebook, panel, drag, photo):
     for leave in (
-        lambda: drag(photo, "dragOver", over=notebook.page.locator(".jp-Toolbar").first),
+        lambda: drag(photo, "dragOver", over=notebook.page.locator(".jp-NotebookPanel-toolbar")),
         lambda: panel.dispatch_event(
             "dragleave", {"dataTransfer": notebook.page.evaluate_handle(BUILT, ["one.png", []])}
         ),

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -35,8 +36,8 @@ TINY = Recipe(
     translate=2,
 )
 FORKS = multiprocessing.get_context("forkserver")
-# torch._dynamo, which every optimiser imports, takes longer than the training.
-FORKS.set_forkserver_preload(["torch._dynamo", "labreport.training.train", "labreport.document.report"])
+FORKS.set_forkserver_preload(["faults.warm"])
+TESTS = str(Path(__file__).parents[1])
 
 
 def train_tiny(seed: int = 0) -> RunRecord:
@@ -59,6 +60,8 @@ def start(home: Path, function: Callable, *arguments, **environment: str) -> For
 
     Its exit status is what the function returns where that is a number, else 0; an error's is 1.
     """
+    with paths.variables(PYTHONPATH=os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))):
+        forkserver.ensure_running()  # which loads `faults.warm`
     process = FORKS.Process(target=_run, args=(home, function, arguments, environment))
     process.start()
     return process

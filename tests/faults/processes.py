@@ -55,13 +55,18 @@ def result(home: Path) -> tuple:
     return record.key, record.code, history, scores, arrays, weights.read_bytes()
 
 
+def ensure_server() -> None:
+    """See that the process that others are forked from is there and has found `faults.warm`."""
+    with paths.variables(PYTHONPATH=os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))):
+        forkserver.ensure_running()
+
+
 def start(home: Path, function: Callable, *arguments, **environment: str) -> ForkServerProcess:
     """`function(*arguments)` in a process of its own with its files in `home` and what it says in `home`.log.
 
     Its exit status is what the function returns where that is a number, else 0; an error's is 1.
     """
-    with paths.variables(PYTHONPATH=os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))):
-        forkserver.ensure_running()  # which loads `faults.warm`
+    ensure_server()
     process = FORKS.Process(target=_run, args=(home, function, arguments, environment))
     process.start()
     return process

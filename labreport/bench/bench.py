@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -165,7 +165,7 @@ class OurLoop:
         """Nothing is left to end."""
 
 
-START = "spawn"  # how a loop's process starts: as one that has nothing of this one
+START: Final = "spawn"  # how a loop's process starts: as one that has nothing of this one
 
 
 class LoopProcess:

@@ -87,7 +87,7 @@ class _Reader:
         elif isinstance(thing, type):
             yield from self._read_class(thing)
         elif isinstance(function := inspect.unwrap(thing), FunctionType) and is_own(function):
-            yield _source(function)
+            yield _source(function, function.__code__)
             for value in _referred(function):
                 yield from self._read(value)
 
@@ -105,12 +105,16 @@ class _Reader:
                 yield f"{name}={member!r}"
 
 
-def _source(function: FunctionType) -> str:
-    """The function as Python's own parser understands it; its bytecode where there is no source."""
+@functools.cache
+def _source(function: FunctionType, code: CodeType) -> str:
+    """The function as Python's own parser understands it; its bytecode where there is no source.
+
+    Parsed once for each `code` that it has: IPython's autoreload gives an edited function another one.
+    """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):
-        return repr(_bytecode(function.__code__))
+        return repr(_bytecode(code))
     return ast.unparse(_Bare().visit(tree))
 
 

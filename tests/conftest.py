@@ -22,9 +22,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One folder a process, since two notebooks at once must not train into the same one."""
+    """One folder a process; and one of all, where a notebook takes from the store what another one has trained."""
+    worker = hasattr(config, "workerinput")
     config.stash[_home] = tempfile.TemporaryDirectory(prefix="labreport-tests-")
+    shared = os.environ["LABREPORT_HOME"] if worker else config.stash[_home].name
     os.environ["LABREPORT_HOME"] = config.stash[_home].name
+    config.pluginmanager.register(Notebooks(shared))
+
+
+class Notebooks:
+    """Notebooks that nbmake runs work in `home`, of all processes. Who wants a run that is under way waits for it."""
+
+    def __init__(self, home: str):
+        self._home = home
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item):
+        with pytest.MonkeyPatch.context() as patch:
+            if item.path.suffix == ".ipynb":
+                patch.setenv("LABREPORT_HOME", self._home)
+            return (yield)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -93,6 +93,20 @@ def test_only_the_code_that_a_recipe_uses_counts_for_it():
     assert code_of(ABLATIONS["fast94_short"]) == muon
 
 
+def test_a_function_that_was_edited_in_place_counts_as_it_is_now():
+    """As IPython's autoreload does it: the function stays, with other code."""
+
+    def edited(x):
+        return x
+
+    def other(x):
+        return 2 * x
+
+    before = code_digest(edited)
+    edited.__code__ = other.__code__
+    assert code_digest(edited) == code_digest(other) != before
+
+
 def outer(x):
     return inner(x) + 1
 

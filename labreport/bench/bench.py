@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -165,11 +165,14 @@ class OurLoop:
         """Nothing is left to end."""
 
 
+START: Final = "spawn"  # how a loop's process starts: as one that has nothing of this one
+
+
 class LoopProcess:
     """A training loop in a process of its own, so that neither side of a comparison has what the other set up."""
 
     def __init__(self, loop: Callable[..., OurLoop | AppendixLoop], *args: Any):
-        context = torch.multiprocessing.get_context("spawn")  # hands tensors over as shared memory
+        context = torch.multiprocessing.get_context(START)  # hands tensors over as shared memory
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, loop, *args))
         self._process.start()

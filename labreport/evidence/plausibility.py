@@ -13,7 +13,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from labreport.evidence.statistics import Interval, Measurement, answers, least_cross_entropy, measure
 from labreport.evidence.tables import NONE, RecordsByName, class_counts, short_title, span, spread
@@ -96,7 +96,7 @@ def next_run(values: Sequence[float]) -> Interval:
     n = len(values)
     if n < 2:
         return Interval(np.nan, np.nan, "none, one run")
-    half = stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
+    half = scipy.stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
     return Interval(float(np.mean(values) - half), float(np.mean(values) + half), f"prediction from {n} seeds")
 
 

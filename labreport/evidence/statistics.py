@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # whose `stats` is loaded, in a second, when it is first asked: a training never does
 from numpy.typing import ArrayLike
-from scipy import stats
-from sklearn.metrics import confusion_matrix
 
 from labreport.records.record import RunRecord
 
@@ -84,6 +83,8 @@ def per_class_accuracy(labels: ArrayLike, predicted: ArrayLike, num_classes: int
 
 def confusion(labels: ArrayLike, predicted: ArrayLike, num_classes: int) -> np.ndarray:
     """(num_classes, num_classes) int: images of true class i (row) that were called j (column)."""
+    from sklearn.metrics import confusion_matrix
+
     labels, predicted = _same_length(labels, predicted)
     return confusion_matrix(labels, predicted, labels=np.arange(num_classes))
 
@@ -140,7 +141,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interva
     """Interval of a share from `successes` of `n` (Wilson, 1927): right answers of one run."""
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"{successes} of {n}: give between 0 and n successes of at least one trial")
-    result = stats.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
+    result = scipy.stats.binomtest(int(successes), int(n)).proportion_ci(confidence, method="wilson")
     return Interval(float(result.low), float(result.high), "Wilson over one run's images")
 
 
@@ -149,7 +150,7 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     values = np.asarray(values, dtype=float)
     if values.size < 2:
         raise ValueError(f"{values.size} value: a t interval needs two seeds or more; one run has a Wilson interval")
-    half = stats.t.ppf((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size)
     return Interval(float(values.mean() - half), float(values.mean() + half), f"Student's t over {values.size} seeds")
 
 
@@ -189,7 +190,7 @@ def independent_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95)
     Normal, after one imagined right and one wrong answer on each side (Agresti and Caffo, 2000).
     """
     a, b = (np.append(np.asarray(x, dtype=float), [0.0, 1.0]) for x in (a, b))
-    half = stats.norm.ppf((1 + confidence) / 2) * np.sqrt(a.var() / a.size + b.var() / b.size)
+    half = scipy.stats.norm.ppf((1 + confidence) / 2) * np.sqrt(a.var() / a.size + b.var() / b.size)
     centre = a.mean() - b.mean()
     return Interval(float(centre - half), float(centre + half), "normal over two sets of images")
 
@@ -285,7 +286,7 @@ def mcnemar(correct_a: ArrayLike, correct_b: ArrayLike) -> float:
     """Two-sided p of the exact McNemar test that two networks are right equally often; correct_*: (N,) bool, paired."""
     a, b = _same_length(np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool))
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
-    return float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return float(scipy.stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
 def paired_test(correct_a: ArrayLike, correct_b: ArrayLike, confidence: float = 0.95) -> PairedTest:
@@ -309,11 +310,11 @@ def paired_test(correct_a: ArrayLike, correct_b: ArrayLike, confidence: float = 
     variance = sum(term for term, _ in terms)
     freedom = variance**2 / sum(term**2 / dof for term, dof in terms)
     error, centre = np.sqrt(variance), images.mean()
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * error
+    half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * error
     if len(a) == len(b) == 1:
         p, method = mcnemar(a[0], b[0]), "McNemar's exact"
     else:
-        p, method = 2 * stats.t.sf(abs(centre) / error, freedom), "Student's t over images and seeds"
+        p, method = 2 * scipy.stats.t.sf(abs(centre) / error, freedom), "Student's t over images and seeds"
     return PairedTest(float(difference), float(centre - half), float(centre + half), float(p), method)
 
 
@@ -348,12 +349,13 @@ def seeds_for_mean(values: ArrayLike, threshold: float, power: float = 0.8) -> f
     return _fewest(abs(values.mean() - threshold), lambda n: variance / n, lambda n: n - 1, power)
 
 
-def _fewest(gap: float, variance: Callable[[int], float], freedom: Callable[[int], int], power: float) -> float:
-    for n in range(2, MOST_SEEDS + 1):
-        needed = stats.t.ppf(0.975, freedom(n)) + stats.t.ppf(power, freedom(n))
-        if needed * np.sqrt(variance(n)) <= gap:
-            return n
-    return float("inf")
+def _fewest(
+    gap: float, variance: Callable[[np.ndarray], np.ndarray], freedom: Callable[[np.ndarray], np.ndarray], power: float
+) -> float:
+    seeds = np.arange(2, MOST_SEEDS + 1)  # all at once, as asking SciPy for one quantile takes as long
+    needed = scipy.stats.t.ppf(0.975, freedom(seeds)) + scipy.stats.t.ppf(power, freedom(seeds))
+    enough = seeds[needed * np.sqrt(variance(seeds)) <= gap]
+    return int(enough[0]) if enough.size else float("inf")
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -38,6 +38,7 @@ from labreport.training.steps import chunk_trainer, train_eagerly, train_epoch
 from labreport.training.trial import input_shape, seconds_per_image, try_network, work
 
 TRAIN_SCORE_IMAGES = 5000  # that the training accuracy is measured on where time is short
+WORTH_A_TRIAL = 2000  # images in all; the trial of a training of fewer would take as long as a large part of it
 
 
 class Stopped(KeyboardInterrupt):
@@ -189,7 +190,8 @@ def _train(
         start = dataclasses.replace(start, images=steps_images(recipe, splits["train"]), device=place(device))
         progress = Progress(start, work(recipe, splits["train"]), tell)
         try:
-            per_image = seconds_per_image(recipe, splits["train"], num_classes, device)
+            worth_it = recipe.epochs * start.images >= WORTH_A_TRIAL
+            per_image = seconds_per_image(recipe, splits["train"], num_classes, device) if worth_it else None
             run = Run.start(recipe, seed, splits["train"], num_classes, device)
             run.compiled = steps_for(recipe, run.model, splits["train"].inputs)
             ways = [*(["graphs"] if device.type == "cuda" else []), *(["compiled"] if run.compiled else [])]

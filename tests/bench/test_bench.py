@@ -8,6 +8,7 @@ import time
 
 import pytest
 import torch
+from faults import processes
 
 from labreport.bench import appendix, bench
 from labreport.bench.bench import Bench, Row
@@ -168,7 +169,7 @@ def test_rows_are_chosen_by_name_or_pattern():
         bench.chosen(["speed"])
 
 
-def test_main_prints_a_table_and_writes_json(tmp_path, capsys):
+def test_main_prints_a_table_and_writes_json(tmp_path, capsys, forked):
     bench.main(tmp_path / "bench.json", ["train-baseline", "flops-fine_tuned"], rounds=2, seconds=0.01, n_images=400)
     lines = capsys.readouterr().out.splitlines()
     assert torch.__version__ in lines[0]
@@ -194,7 +195,19 @@ def test_report_row_says_when_there_are_no_records(tmp_path, monkeypatch):
     assert measured.values == () and measured.detail == "no records in figures/paper/records"
 
 
-def test_seeds_train_side_by_side(tmp_path):
+def test_a_loop_has_a_process_that_starts_from_nothing(tmp_path):
+    with bench.LoopProcess(bench.OurLoop, RECIPES["baseline"], tiny(tmp_path).split, CPU) as loop:
+        loop.run(20)  # returns when the other side has answered
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """The loops' processes are forked from one that has loaded torch, so that it is not loaded for each."""
+    monkeypatch.setattr(bench, "START", "forkserver")
+    processes.ensure_server()
+
+
+def test_seeds_train_side_by_side(tmp_path, forked):
     measured = bench.seeds_row("baseline", 2, 3.0, tiny(tmp_path))
     assert len(measured.values) == 1 and measured.values[0] > 0
     assert measured.detail.startswith("2 seeds at once")

@@ -143,7 +143,7 @@ def test_a_bad_parameter_value_stops_before_anything_runs(tmp_path):
 
 
 def test_the_web_page_needs_no_network():
-    built = set_all([executed(html_output(FIGURE.format("one", "A picture")))], paper_session())
+    built = set_all([executed(html_output(FIGURE.format("one", "A picture")))], paper_session(), ["html"])
     text = built.html.read_text()
     page = Page(text)
     assert page.tags.count("math") == 2
@@ -158,13 +158,13 @@ def test_documents_show_outputs_but_no_code_messages_or_widgets():
     bar = new_output("stream", name="stderr", text="100%|████|")
     message = new_output("stream", name="stdout", text="written to the runner")
     said = new_output("display_data", {"text/markdown": "A **finding** of 66 %.", "text/plain": "<Markdown>"})
-    text = set_all([executed(widget, bar, message, said)], paper_session()).html.read_text()
+    text = set_all([executed(widget, bar, message, said)], paper_session(), ["html"]).html.read_text()
     assert "<strong>finding</strong>" in text
     assert [word for word in ("secret", "IntSlider", "████", "to the runner", "&lt;Markdown&gt;") if word in text] == []
 
 
 def test_headings_of_several_notebooks_get_different_anchors():
-    built = set_all([executed(), executed()], paper_session())
+    built = set_all([executed(), executed()], paper_session(), ["html"])
     ids = [name for name in Page(built.html.read_text()).ids if name]
     assert len(ids) == len(set(ids))
 
@@ -172,7 +172,7 @@ def test_headings_of_several_notebooks_get_different_anchors():
 def test_captioned_figures_and_tables_are_numbered_in_order_in_the_pdf():
     outputs = [html_output(FIGURE.format(name, f"Picture {name}")) for name in ("one", "two")]
     outputs += [html_output(TABLE.format("t", "Accuracies"))]
-    set_all([executed(*outputs)], paper_session())
+    set_all([executed(*outputs)], paper_session(), ["pdf"])
     main = paths.build("paper") / "report.typ"
     found = json.loads(typst.query(main, "figure", ignore_system_fonts=True))
     captioned = [(figure["kind"], figure["label"]) for figure in found if figure.get("caption")]
@@ -212,7 +212,7 @@ def word_text(path):
 
 def test_the_contents_name_the_page_on_which_a_chapter_begins():
     chapter = executed(html_output(FIGURE.format("one", "A picture")), text="# Chapter\n\n## Section")
-    set_all([chapter, executed(text="# Another")], paper_session())
+    set_all([chapter, executed(text="# Another")], paper_session(), ["pdf"])
     main = paths.build("paper") / "report.typ"
     marks = "\n#context [#metadata(query(heading).map(it => (repr(it.body), it.location().page()))) <pages>]\n"
     main.write_text(main.read_text() + marks)
@@ -222,7 +222,7 @@ def test_the_contents_name_the_page_on_which_a_chapter_begins():
 
 
 def test_figures_are_set_before_the_next_chapter_begins():
-    set_all([executed(text="# Chapter\n\n## Section\n\n### Part")], paper_session())
+    set_all([executed(text="# Chapter\n\n## Section\n\n### Part")], paper_session(), ["pdf"])
     main = (paths.build("paper") / "report.typ").read_text()
     assert "#place.flush()\n\n#pagebreak(weak: true)\n\n= Chapter" in main or (
         "#place.flush()\n#pagebreak(weak: true)\n= Chapter" in main
@@ -231,7 +231,7 @@ def test_figures_are_set_before_the_next_chapter_begins():
 
 
 def test_links_to_what_is_not_there_become_text():
-    built = set_all([executed(html_output(FIGURE.format("one", "A picture")))], paper_session())
+    built = set_all([executed(html_output(FIGURE.format("one", "A picture")))], paper_session(), ["html"])
     text = built.html.read_text()
     assert '<a href="#fig:one">the figure</a>' in text
     assert "a lost one" in text
@@ -239,7 +239,7 @@ def test_links_to_what_is_not_there_become_text():
 
 
 def test_columns_of_numbers_are_aligned_to_the_right():
-    built = set_all([executed(html_output(TABLE.format("t", "Accuracies")))], paper_session())
+    built = set_all([executed(html_output(TABLE.format("t", "Accuracies")))], paper_session(), ["html"])
     cells = re.findall(r'<td style="text-align: (\w+);">([^<]+)', built.html.read_text())
     assert ("right", "66.2\xa0%") in cells  # in one line
     assert ("left", "baseline") in cells
@@ -249,7 +249,7 @@ def test_wide_tables_get_shares_of_the_page_that_add_up_to_it():
     heads = "".join(f"<th>heading {i}</th>" for i in range(8))
     cells = "".join(f"<td>cell {i} with a good many words in it</td>" for i in range(8))
     table = f"<table><thead><tr>{heads}</tr></thead><tbody><tr>{cells}</tr></tbody></table>"
-    set_all([executed(html_output(table))], paper_session())
+    set_all([executed(html_output(table))], paper_session(), ["pdf"])
     shares = re.findall(
         r"([\d.]+)%", re.search(r"columns: \((.*%.*)\)", (paths.build("paper") / "report.typ").read_text())[1]
     )
@@ -265,7 +265,7 @@ def test_wide_tables_get_shares_of_the_page_that_add_up_to_it():
     ],
 )
 def test_the_title_page_names_profile_data_device_date_and_versions(source, notice):
-    text = set_all([executed()], paper_session(source)).html.read_text()
+    text = set_all([executed()], paper_session(source), ["html"]).html.read_text()
     facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text.split("<h1")[1]))
     assert facts["Profile"].startswith("paper")
     assert "0123456789abcdef" in facts["Data"]
@@ -321,14 +321,14 @@ def test_the_summary_of_the_stand_in_judges_nothing_about_cifar10():
 
 
 def test_without_records_the_summary_says_so():
-    text = set_all([executed()], Lab.open("paper")).html.read_text()
+    text = set_all([executed()], Lab.open("paper"), ["html"]).html.read_text()
     assert "there is nothing to sum up" in text
     assert "none was recorded for this profile" in text
 
 
 def test_the_same_records_give_the_same_pdf():
-    first = set_all([executed()], paper_session()).pdf.read_bytes()
-    assert set_all([executed()], paper_session()).pdf.read_bytes() == first
+    first = set_all([executed()], paper_session(), ["pdf"]).pdf.read_bytes()
+    assert set_all([executed()], paper_session(), ["pdf"]).pdf.read_bytes() == first
 
 
 def test_a_formula_that_cannot_be_set_is_named_and_the_rest_is_built(capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -24,6 +25,7 @@ def unbroken(tmp_path_factory):
     seconds = 0.0
     while process.is_alive():
         seconds = max(seconds, min(processes.cpu_seconds(process.pid), 1e3))
+        time.sleep(0.002)
     assert processes.ended(process) == 0, processes.said(home).read_text()
     return processes.result(home), seconds
 

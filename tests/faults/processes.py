@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -35,8 +36,8 @@ TINY = Recipe(
     translate=2,
 )
 FORKS = multiprocessing.get_context("forkserver")
-# torch._dynamo, which every optimiser imports, takes longer than the training.
-FORKS.set_forkserver_preload(["torch._dynamo", "labreport.training.train", "labreport.document.report"])
+FORKS.set_forkserver_preload(["faults.warm"])
+TESTS = str(Path(__file__).parents[1])
 
 
 def train_tiny(seed: int = 0) -> RunRecord:
@@ -54,11 +55,18 @@ def result(home: Path) -> tuple:
     return record.key, record.code, history, scores, arrays, weights.read_bytes()
 
 
+def ensure_server() -> None:
+    """See that the process that others are forked from is there and has found `faults.warm`."""
+    with paths.variables(PYTHONPATH=os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))):
+        forkserver.ensure_running()
+
+
 def start(home: Path, function: Callable, *arguments, **environment: str) -> ForkServerProcess:
     """`function(*arguments)` in a process of its own with its files in `home` and what it says in `home`.log.
 
     Its exit status is what the function returns where that is a number, else 0; an error's is 1.
     """
+    ensure_server()
     process = FORKS.Process(target=_run, args=(home, function, arguments, environment))
     process.start()
     return process

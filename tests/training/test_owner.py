@@ -1,43 +1,45 @@
 """Two processes at one run: one trains, the other waits, says so, and takes the finished record."""
 
-import subprocess
-import sys
+import time
+from pathlib import Path
 
 import pytest
+from faults import processes
 
 from labreport import paths
+from labreport.facts.recipes import RECIPES, for_profile
+from labreport.images.synthetic import synthetic
 from labreport.records.store import Store
 from labreport.training.owner import in_progress, owned
 from labreport.training.progress import Stage
-
-TRAINS = """
-import sys, time, torch
-torch.set_num_threads(1)
-from labreport.facts.recipes import RECIPES, for_profile
-from labreport.images.synthetic import synthetic
 from labreport.training.train import train
-print("ready", flush=True); sys.stdin.readline()
-epochs = []
-def slowly(run):
-    epochs.append(len(run.history)); time.sleep(1)
-record = train(for_profile(RECIPES["fine_tuned"], "quick"), synthetic(200, 50, 50), on_epoch=slowly)
-print(len(epochs), record.key, flush=True)
-"""
+
+
+def train_slowly(home: Path, name: str) -> None:
+    """Train once the other is there, too, and write down how many epochs this process did, and of which run."""
+    (home / f"{name} is here").touch()
+    while len(list(home.glob("* is here"))) < 2:
+        time.sleep(0.01)
+    epochs = []
+
+    def slowly(run):
+        epochs.append(len(run.history))
+        time.sleep(1)
+
+    record = train(for_profile(RECIPES["fine_tuned"], "quick"), synthetic(200, 50, 50), on_epoch=slowly)
+    (home / f"{name} has ended").write_text(f"{len(epochs)} {record.key}")
 
 
 def test_a_second_process_waits_and_takes_the_first_ones_record(tmp_path, monkeypatch):
-    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    pair = [subprocess.Popen([sys.executable, "-c", TRAINS], **pipes) for _ in range(2)]
-    assert [process.stdout.readline() for process in pair] == ["ready\n"] * 2
-    for process in pair:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    ended = [process.communicate(timeout=120) for process in pair]
-    trained = sorted(int(out.split()[0]) for out, _ in ended)
-    assert trained == [0, 3]  # one of the two did all of it
-    assert len({out.split()[1] for out, _ in ended}) == 1
-    waited = "".join(err for _, err in ended)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("LABREPORT_HOME", str(home))
+    pair = [processes.start(home, train_slowly, home, name) for name in ("one", "other")]
+    assert [processes.ended(process) for process in pair] == [0, 0], processes.said(home).read_text()
+    found = [path.read_text().split() for path in home.glob("* has ended")]
+    assert sorted(int(epochs) for epochs, _ in found) == [0, 3]  # one of the two did all of it
+    assert len({key for _, key in found}) == 1
+    waited = processes.said(home).read_text()
     assert "in progress in another process" in waited and "waiting for it" in waited
     assert len(Store(paths.records("quick")).all()) == 1
 

@@ -1,14 +1,14 @@
 """Training against a plain loop, a killed run against an unbroken one, and scores against their definitions."""
 
 import dataclasses
+import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from faults import processes
 
 from labreport import paths
 from labreport.bench import appendix
@@ -56,25 +56,18 @@ def same(a, b):
     np.testing.assert_array_equal(a.predictions.nll, b.predictions.nll)
 
 
-KILLED = """
-import os, signal, torch
-torch.set_num_threads(1)
-from labreport.images import cifar10 as data
-from labreport.training import train as training
-from training.test_train import TINY
-def on_epoch(run):
-    if len(run.history) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-training.train(TINY, data.synthetic(n_train=100, n_val=40, n_test=60), seed=3, on_epoch=on_epoch)
-"""
+def train_until_killed() -> None:
+    def on_epoch(run):
+        if len(run.history) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    training.train(TINY, data.synthetic(n_train=100, n_val=40, n_test=60), seed=3, on_epoch=on_epoch)
 
 
 def test_a_killed_run_resumes_to_the_unbroken_result(images, home, monkeypatch):
     torch.set_num_threads(1)
-    result = subprocess.run(
-        [sys.executable, "-c", KILLED], cwd=paths.REPOSITORY / "tests", capture_output=True, check=False
-    )
-    assert result.returncode == -signal.SIGKILL, result.stderr.decode()
+    process = processes.start(home, train_until_killed)
+    assert processes.ended(process) == -signal.SIGKILL, processes.said(home).read_text()
     assert list(paths.runs("quick").glob("tiny-seed3-*.checkpoint"))
     epochs = []
     resumed = training.train(TINY, images, seed=3, on_epoch=lambda run: epochs.append(len(run.history)))

@@ -528,9 +528,15 @@ def conclusion(lab: Lab, systems: RecordsByName) -> str:
     if not present:
         return "No system was run, so there is nothing to conclude."
     judged = judged_claims(systems)
-    kinds = {"holds": "hold", "does not hold": "do not", "undecided": "stay undecided"}
+    kinds = {
+        "holds": ("holds", "hold"),
+        "does not hold": ("does not", "do not"),
+        "undecided": ("stays undecided", "stay undecided"),
+    }
     found = {kind: [claim for claim in judged if claim.verdict == kind] for kind in kinds}
-    counts = ", ".join(f"{len(found[kind])} {words}" for kind, words in kinds.items())
+    counts = ", ".join(
+        f"{len(found[kind])} {one if len(found[kind]) == 1 else more}" for kind, (one, more) in kinds.items()
+    )
     parts = [
         ranking(systems),
         f"Of the report's {len(judged)} claims, {counts}:",

@@ -12,9 +12,6 @@ from labreport import paths
 RUN = """
 import contextlib, io, sys
 import nbformat
-from matplotlib.figure import Figure
-save = Figure.savefig  # of a figure's two pictures the SVG, which is the one that is compared
-Figure.savefig = lambda *where, format, **how: format == "png" or save(*where, format=format, **how)
 cells = [c for c in nbformat.read(sys.argv[1], as_version=4).cells if c.cell_type == "code"]
 with contextlib.redirect_stdout(io.StringIO()):
     exec("\\n".join(cell.source for cell in cells), {})

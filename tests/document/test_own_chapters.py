@@ -118,6 +118,7 @@ def test_word_and_tex_hold_real_math_and_tables(tmp_path):
     document = docx.Document(built["docx"])
     xml = document.element.xml
     assert xml.count("<m:oMath>") >= 2
+    assert " PAGE " in document.sections[0].footer._element.xml  # a field that Word counts
     assert any("66.22" in cell.text or "baseline" in cell.text.lower() for t in document.tables for cell in t._cells)
     tex = built["tex"].read_text()
     assert r"\documentclass[conference]{IEEEtran}" in tex

@@ -72,8 +72,8 @@ lab: $(READY)
 CHROMIUM = $(foreach name,chromium chromium-browser google-chrome,$(shell command -v $(name)))
 
 browser: $(READY)
-	@$(if $(CHROMIUM),$(BIN)/python -c 'import axe_playwright_python, notebook' 2> /dev/null || $(BIN)/python -m pip install --quiet \
-		--disable-pip-version-check $(TORCH_INDEX) -c constraints.txt -e '.[browser]' || true)
+	@$(if $(CHROMIUM),$(BIN)/python -c 'import axe_playwright_python; import notebook' 2> /dev/null || $(BIN)/python -m pip install \
+		--quiet --disable-pip-version-check $(TORCH_INDEX) -c constraints.txt -e '.[browser]' || true)
 	@$(BIN)/python -m pytest -rs tests/browser
 
 lint: $(READY)

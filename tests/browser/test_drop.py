@@ -45,6 +45,13 @@ def picture(panel):
     return panel.locator("img").get_attribute("src")
 
 
+def pick(panel, place):
+    """Another test image, until no photo is asked about any more."""
+    panel.locator("input[type=number]").fill(str(place))
+    panel.locator("input[type=number]").press("Enter")
+    panel.get_by_text("Asked about").wait_for(state="detached")
+
+
 @pytest.fixture
 def drag(notebook, panel):
     """The browser's own drag of a file on the disk, into the panel's middle or over another element."""
@@ -91,9 +98,7 @@ def test_a_real_drag_of_a_file_and_of_the_same_one_again(notebook, panel, drag, 
     address = notebook.page.url
     drag(photo, *DROP)
     panel.get_by_text("Asked about photo.png").wait_for()
-    panel.locator("input[type=number]").fill("3")
-    panel.locator("input[type=number]").press("Enter")
-    panel.get_by_text("Asked about").wait_for(state="detached")
+    pick(panel, 3)
     drag(photo, *DROP)
     panel.get_by_text("Asked about photo.png").wait_for()
     assert notebook.page.url == address
@@ -102,6 +107,7 @@ def test_a_real_drag_of_a_file_and_of_the_same_one_again(notebook, panel, drag, 
 def test_what_is_no_picture_is_told_and_the_picture_stays(panel, drag, photo, tmp_path):
     (tmp_path / "notes.txt").write_text("words")
     (tmp_path / "a folder.png").mkdir()
+    pick(panel, 4)
     drag(photo, *DROP)
     panel.get_by_text("Asked about photo.png").wait_for()
     before = picture(panel)

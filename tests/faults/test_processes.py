@@ -125,6 +125,13 @@ def family(process: subprocess.Popen | Forked) -> list[psutil.Process]:
         return []
 
 
+def is_kernel(process: psutil.Process) -> bool:
+    try:
+        return "ipykernel" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # ended since it was found, or a zombie
+        return False
+
+
 def until(condition: Callable[[], object], seconds: float = 240) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -206,7 +213,7 @@ def test_a_report_ends_with_its_kernel(fork, home, number, fault):
     process = fork(report_on, notebook(home / "01_one.ipynb"))
     until(checkpoints)
     everyone = family(process)
-    assert any("ipykernel" in " ".join(one.cmdline()) for one in everyone)
+    assert any(map(is_kernel, everyone))
     process.send_signal(number)
     status = process.wait(WITHIN)
     assert left(everyone) == []
@@ -222,7 +229,7 @@ def test_a_report_ends_with_make(start, home, number, fault):
     ready.touch()  # instead of a new .venv
     variables = [f"READY={ready}", f"BIN={Path(sys.executable).parent}", "PROFILE=smoke", "DEVICE=cpu"]
     process = start("make", "report", *variables, cwd=paths.REPOSITORY)
-    until(lambda: any("ipykernel" in " ".join(one.cmdline()) for one in family(process)))
+    until(lambda: any(map(is_kernel, family(process))))
     everyone = family(process)
     process.send_signal(number)
     process.wait(WITHIN)

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from labreport import paths
+from labreport.evidence.statistics import wilson_interval
 from labreport.evidence.tables import title
 from labreport.facts.recipes import RECIPES, Recipe, for_profile
 from labreport.files import write_atomically
@@ -102,7 +103,7 @@ class Network:
     """A trained network, on the CPU, in evaluation mode. Show it to see how good it is.
 
     `model` takes normalised images (N, 3, 32, 32) and gives logits; `recipe` says how they are normalised and averaged.
-    `accuracy` is the record's, on all test images; `measured` what was found again here, on some of them, if on any.
+    `test` is the record's score, on all test images; `measured` what was found again here, on some of them, if on any.
     """
 
     name: str
@@ -111,14 +112,14 @@ class Network:
     classes: tuple[str, ...]
     model: nn.Module
     record: str  # its stem
-    accuracy: float
+    test: Score  # the record's, on all test images
     profile: str  # that trained it
     measured: Score | None = None
 
     def __repr__(self) -> str:
-        said = f"{self.title} ({self.record}): {100 * self.accuracy:.2f} % of the test images right"
+        said = f"{self.title} ({self.record}): {_share(self.test, 2)} test images right"
         again = self.measured
-        return said + (f"; measured again: {100 * again.accuracy:.1f} % of the first {again.n:,}" if again else "")
+        return said + (f"; measured again: {_share(again, 1, 'first ')}" if again else "")
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 images (N, 3, 32, 32) → (N, num_classes), with the test-time average that the recipe asks for."""
@@ -141,6 +142,13 @@ class Network:
     def score(self, images: Images) -> Score:
         """Loss and accuracy on labelled images."""
         return score(self.logits(images.images), images.labels)
+
+
+def _share(found: Score, digits: int, which: str = "") -> str:
+    """“94.30 % of 10,000”, with Wilson's interval: one network says nothing of other seeds."""
+    low, high, _ = wilson_interval(round(found.accuracy * found.n), found.n)
+    percent = f"{100 * found.accuracy:.{digits}f} % ({100 * low:.{digits}f}–{100 * high:.{digits}f})"
+    return f"{percent} of the {which}{found.n:,}"
 
 
 # --- loading ---------------------------------------------------------------------------------------------------------
@@ -248,7 +256,7 @@ def _reference(name: str) -> tuple[Network, dict[str, Any]]:
         )
     recipe, model = _on_images(Recipe(**said["recipe"]), model, backbone)
     classes = tuple(said["classes"])
-    return Network(name, said["title"], recipe, classes, model, said["record"], said["accuracy"], "paper"), said
+    return Network(name, said["title"], recipe, classes, model, said["record"], Score(**said["test"]), "paper"), said
 
 
 def _own(name: str, profile: str, data: Data | None) -> Network:
@@ -278,8 +286,8 @@ def _of_record(record: RunRecord) -> Network:
     else:
         source = _features_of(record)
         recipe, model = _on_images(recipe, model, _of_record(source) if source else None)
-    accuracy, classes = record.test_score.accuracy, record.data.classes
-    return Network(record.name, title([record]), recipe, classes, model, record.stem, accuracy, record.profile)
+    classes = record.data.classes
+    return Network(record.name, title([record]), recipe, classes, model, record.stem, record.test_score, record.profile)
 
 
 def _with_imagenet_weights(record: RunRecord) -> nn.Module:
@@ -359,7 +367,7 @@ def export(record: RunRecord, data: Data, folder: Path) -> tuple[Path, Score] | 
         "network": record.network,
         "classes": record.data.classes,
         "fingerprint": record.data.fingerprint,
-        "accuracy": record.test_score.accuracy,
+        "test": dataclasses.asdict(record.test_score),
         "accuracy_of_float16": score(logits, labels).accuracy,
         "accuracy_of_first": score(logits[:SAMPLE], labels[:SAMPLE]).accuracy,
         "features": source.stem if source else "",

@@ -64,5 +64,6 @@ def code_of(recipe: Recipe, num_classes: int = 10, ways: Collection[str] = ()) -
     if "branches" in ways:
         parts["branches"] = code_digest(branches.train_epoch_in_step)
     if "compiled" in ways:
-        parts["compiled"] = code_digest(compiled.CompiledSteps, compiled.source(), compiled.FLAGS)
+        kernel = compiled.KERNELS[models.find(recipe.model)]
+        parts["compiled"] = code_digest(kernel.steps, kernel.code(), compiled.FLAGS)
     return parts

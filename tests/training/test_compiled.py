@@ -1,5 +1,6 @@
-"""The compiled training step against torch's, against the report's own network, and without a compiler."""
+"""The compiled training steps against torch's, against the report's own network, and without a compiler."""
 
+import copy
 import dataclasses
 import math
 import shutil
@@ -21,7 +22,8 @@ from labreport.training.identity import code_of
 from labreport.training.run import DeviceSplit, Run, TrainingError
 
 CPU = torch.device("cpu")
-BASELINE = RECIPES["baseline"]
+BASELINE, FIRST = RECIPES["baseline"], RECIPES["first_optimization"]
+KERNELS = list(compiled.KERNELS)
 SMALL = dataclasses.replace(BASELINE, epochs=3, lr=1e-2)
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="no C++ compiler here")
 
@@ -54,8 +56,40 @@ def started(recipe, split, *, fast):
 
 
 def close(model, other, tolerance):
-    for ours, theirs in zip(model.parameters(), other.parameters(), strict=True):
+    """Parameters and, of batch norms, the running statistics and the count of steps."""
+    for ours, theirs in zip(model.state_dict().values(), other.state_dict().values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+
+
+def close_momenta(optimizer, other, tolerance):
+    for ours, theirs in zip(*(o.param_groups[0]["params"] for o in (optimizer, other)), strict=True):
+        momenta = optimizer.state[ours]["momentum_buffer"], other.state[theirs]["momentum_buffer"]
+        torch.testing.assert_close(*momenta, rtol=0, atol=tolerance)
+
+
+def in_chunks(fast, model, optimizer, inputs, labels, size):
+    """The summed loss and the right answers of compiled steps; momenta go on from chunk to chunk."""
+    scored = [fast(model, optimizer, x, y) for x, y in zip(inputs.split(size), labels.split(size), strict=True)]
+    return sum(loss.item() for loss, _ in scored), sum(hits.item() for _, hits in scored)
+
+
+def by_torch(model, optimizer, inputs, labels, batch):
+    """The same of torch's steps."""
+    loss_sum, hits = 0.0, 0
+    for x, y in zip(inputs.split(batch), labels.split(batch), strict=True):
+        logits = model(x)
+        loss = F.cross_entropy(logits, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss_sum, hits = loss_sum + loss.item() * batch, hits + (logits.argmax(1) == y).sum().item()
+    return loss_sum, hits
+
+
+def use_source(monkeypatch, path, text, network=models.Baseline):
+    """Let `network` be trained by a C++ file of one's own."""
+    path.write_text(text)
+    monkeypatch.setitem(compiled.KERNELS, network, dataclasses.replace(compiled.KERNELS[network], source=path))
 
 
 # --- the same numbers -------------------------------------------------------------------------------------------------
@@ -71,37 +105,46 @@ def test_twenty_steps_are_those_of_the_reports_own_network(side, batch=10):
     fast = compiled.steps_for(recipe, ours, torch.zeros(100, side, side, 3))
     inputs, labels = torch.randn(20 * batch, 3, side, side, dtype=torch.float64), torch.randint(10, (20 * batch,))
     mine, plain = (torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9) for model in (ours, theirs))
-    loss_sum, hits, plain_loss, plain_hits = 0.0, 0, 0.0, 0
-    for part in (slice(0, 13 * batch), slice(13 * batch, None)):  # momenta go on from chunk to chunk
-        chunk_loss, chunk_hits = fast(ours, mine, inputs[part], labels[part])
-        loss_sum, hits = loss_sum + chunk_loss.item(), hits + chunk_hits.item()
-    for x, y in zip(inputs.split(batch), labels.split(batch), strict=True):
-        logits = theirs(x)
-        loss = F.cross_entropy(logits, y)
-        plain.zero_grad()
-        loss.backward()
-        plain.step()
-        plain_loss, plain_hits = plain_loss + loss.item() * batch, plain_hits + (logits.argmax(1) == y).sum().item()
+    scored = in_chunks(fast, ours, mine, inputs, labels, 13 * batch)
+    assert scored == pytest.approx(by_torch(theirs, plain, inputs, labels, batch), rel=1e-13)
     close(ours, theirs, 1e-13)
-    assert (pytest.approx(loss_sum, rel=1e-13), hits) == (plain_loss, plain_hits)
-    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(
-            mine.state[p]["momentum_buffer"], plain.state[q]["momentum_buffer"], rtol=0, atol=1e-13
-        )
+    close_momenta(mine, plain, 1e-13)
 
 
 @needs_compiler
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_forty_steps_with_batch_norms_are_torchs(layout, batch=10):
+    torch.manual_seed(2)
+    ours = models.FirstOptimization().double().to(memory_format=layout)
+    with torch.no_grad():
+        for norm in (module for module in ours.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+            norm.weight.uniform_(-1, 2)  # scales below zero turn the order of the pixels that pooling compares
+            norm.bias.uniform_(-1, 1)
+    theirs, start = copy.deepcopy(ours), copy.deepcopy(ours)
+    fast = compiled.steps_for(FIRST, ours, torch.zeros(100, 32, 32, 3))
+    inputs, labels = torch.randn(40 * batch, 3, 32, 32, dtype=torch.float64), torch.randint(10, (40 * batch,))
+    mine, plain = (torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9) for model in (ours, theirs))
+    scored = in_chunks(fast, ours, mine, inputs, labels, 25 * batch)
+    assert scored == pytest.approx(by_torch(theirs, plain, inputs, labels, batch), rel=1e-12)
+    close(ours, theirs, 1e-12)
+    close_momenta(mine, plain, 1e-12)
+    assert (ours.convs[1][0].weight - start.convs[1][0].weight).norm() > 0.1
+
+
+@needs_compiler
+@pytest.mark.parametrize("network", KERNELS)
 @pytest.mark.parametrize("batch", [1, 16])
-def test_batches_of_other_sizes_are_taken_and_agree(batch):
+def test_batches_of_other_sizes_are_taken_and_agree(network, batch):
     recipe, inputs = dataclasses.replace(BASELINE, batch_size=batch), torch.zeros(100, 32, 32, 3)
-    fast = compiled.steps_for(recipe, models.Baseline(), inputs)  # which it would not be without torch's agreement
-    assert fast.batch == batch and compiled._difference(fast, torch.float32) < 1e-4
+    fast = compiled.steps_for(recipe, network(), inputs)  # which it would not be without torch's agreement
+    assert fast.batch == batch and compiled._difference(fast, network, torch.float32) < 1e-3
 
 
 @needs_compiler
-def test_two_epochs_score_as_without_it():
+@pytest.mark.parametrize("recipe", [SMALL, dataclasses.replace(FIRST, lr=1e-3)], ids=lambda recipe: recipe.name)
+def test_two_epochs_score_as_without_it(recipe):
     split = DeviceSplit.of(data.synthetic(1_000, 10, 10).train, CPU)
-    fast, plain = (started(SMALL, split, fast=fast) for fast in (True, False))
+    fast, plain = (started(recipe, split, fast=fast) for fast in (True, False))
     for epoch in range(2):
         ours, theirs = (steps.train_epoch(run, split, epoch) for run in (fast, plain))
         assert ours.n == theirs.n
@@ -111,12 +154,13 @@ def test_two_epochs_score_as_without_it():
 
 
 @needs_compiler
+@pytest.mark.parametrize("recipe", [SMALL, FIRST], ids=lambda recipe: recipe.name)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_is_told(images, value):
+def test_a_loss_that_is_not_finite_is_told(images, value, recipe):
     split = DeviceSplit.of(images.train, CPU)
-    run = started(SMALL, split, fast=True)
+    run = started(recipe, split, fast=True)
     with torch.no_grad():
-        run.model.conv2.weight[0, 0, 0, 0] = value
+        run.model.get_submodule("conv2" if recipe is SMALL else "convs.1.0").weight[0, 0, 0, 0] = value
     with pytest.raises(TrainingError, match="epoch 1"):
         steps.train_epoch(run, split, 0)
 
@@ -131,8 +175,11 @@ def test_a_rate_that_is_too_high_is_told(images):
 
 
 @needs_compiler
-def test_a_resumed_run_is_the_unbroken_one_and_its_record_tells_what_made_it(images, tmp_path, monkeypatch, capsys):
-    unbroken = training.train(SMALL, images)
+@pytest.mark.parametrize(
+    "recipe", [SMALL, dataclasses.replace(FIRST, epochs=3, lr=1e-3)], ids=lambda recipe: recipe.name
+)
+def test_a_resumed_run_is_the_unbroken_one_and_its_record_tells_what_made_it(images, tmp_path, monkeypatch, recipe):
+    unbroken = training.train(recipe, images)
 
     def stop(run):
         if len(run.history) == 2:
@@ -140,13 +187,13 @@ def test_a_resumed_run_is_the_unbroken_one_and_its_record_tells_what_made_it(ima
 
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path / "other"))
     with pytest.raises(KeyboardInterrupt):
-        training.train(SMALL, images, on_epoch=stop)
+        training.train(recipe, images, on_epoch=stop)
     epochs = []
-    resumed = training.train(SMALL, images, on_epoch=lambda run: epochs.append(len(run.history)))
+    resumed = training.train(recipe, images, on_epoch=lambda run: epochs.append(len(run.history)))
     assert epochs == [3]
     assert (resumed.predictions.nll == unbroken.predictions.nll).all()
     assert [row.train_loss for row in resumed.history] == [row.train_loss for row in unbroken.history]
-    assert "compiled" in resumed.ways and resumed.code == code_of(SMALL, ways=["compiled"])
+    assert "compiled" in resumed.ways and resumed.code == code_of(recipe, ways=["compiled"])
     assert "step compiled by" in resumed.environment.precision
 
     (check,) = verify(Store(paths.records("quick")), [resumed], images, "cpu", again=True)
@@ -190,11 +237,12 @@ def test_every_other_training_is_torchs():
     }  # fmt: skip
     for name, value in other_settings.items():
         assert not taken(dataclasses.replace(BASELINE, **{name: value})), name
-    for name in RECIPES.keys() - {"baseline", "dnn_softmax"}:
+    for name in RECIPES.keys() - {"baseline", "first_optimization", "dnn_softmax"}:
         assert not taken(RECIPES[name]), name
     assert not taken(BASELINE, Mine())
     assert not taken(BASELINE, models.Baseline(7))
     assert not taken(BASELINE, inputs=inputs[:, :27])
+    assert not taken(FIRST, inputs=inputs[:, :31])
     assert not taken(BASELINE, models.Baseline().half())
 
 
@@ -215,11 +263,22 @@ def test_without_a_working_compiler_torch_trains(compiler, images, tmp_path, mon
 
 
 @needs_compiler
-def test_a_library_that_finds_other_weights_is_not_used(images, tmp_path, monkeypatch, capsys, afresh):
-    wrong = tmp_path / "step.cpp"
-    wrong.write_text(compiled.SOURCE.read_text().replace("momentum * m[i] + g[i]", "g[i]"))
-    monkeypatch.setattr(compiled, "SOURCE", wrong)
-    record = training.train(dataclasses.replace(SMALL, epochs=1), images)
+@pytest.mark.parametrize(
+    ("network", "right", "wrong"),
+    [
+        (models.Baseline, "momentum * m[i] + g[i]", "g[i]"),
+        (models.FirstOptimization, "squares[l] / (N - 1)", "squares[l] / N"),
+        (models.FirstOptimization, "level - slope *", "level + slope *"),
+    ],
+)
+def test_a_library_that_finds_other_weights_is_not_used(
+    network, right, wrong, images, tmp_path, monkeypatch, capsys, afresh
+):
+    text = compiled.KERNELS[network].source.read_text()
+    assert right in text
+    use_source(monkeypatch, tmp_path / "step.cpp", text.replace(right, wrong), network)
+    recipe = SMALL if network is models.Baseline else FIRST
+    record = training.train(dataclasses.replace(recipe, epochs=1), images)
     assert not record.ways
     assert "its steps differ from torch's" in capsys.readouterr().err
 
@@ -228,9 +287,8 @@ def test_a_library_that_finds_other_weights_is_not_used(images, tmp_path, monkey
 def test_comments_do_not_count_for_the_digest_but_code_does(tmp_path, monkeypatch):
     before = code_of(BASELINE, ways=["compiled"])
     assert before.keys() - code_of(BASELINE).keys() == {"compiled"}
-    text = compiled.SOURCE.read_text()
-    monkeypatch.setattr(compiled, "SOURCE", tmp_path / "step.cpp")
-    compiled.SOURCE.write_text("// Another first line.\n" + text)
+    text = compiled.KERNELS[models.Baseline].source.read_text()
+    use_source(monkeypatch, tmp_path / "step.cpp", "// Another first line.\n" + text)
     assert code_of(BASELINE, ways=["compiled"]) == before
-    compiled.SOURCE.write_text(text.replace("lr * m[i]", "2 * lr * m[i]"))
+    use_source(monkeypatch, tmp_path / "step.cpp", text.replace("lr * m[i]", "2 * lr * m[i]"))
     assert code_of(BASELINE, ways=["compiled"]) != before

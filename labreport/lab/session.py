@@ -363,8 +363,9 @@ class Lab:
         if caveat:
             figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
         with style():
-            figure.draw_without_rendering()  # lays it out
-            figure.set_layout_engine("none")  # once: it takes as long as drawing
+            if figure.get_layout_engine():  # of a figure of one's own: the suite's are laid out
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # once: it takes as long as drawing
             alt = alt or describe(figure)
             svg = following_the_page(_rendered(figure))
         write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from labreport.facts.recipes import RECIPES
+from labreport.facts.recipes import KNOWN, RECIPES
 from labreport.facts.reported import CIFAR10_CLASSES
 from labreport.records.record import DataInfo, Environment, Epoch, Predictions, RunRecord, Score, Stretch, run_key
 from labreport.training.evaluate import rounded
@@ -87,6 +87,7 @@ def fake_record(
     n_test: int = 2000,
     classes: tuple[str, ...] = CIFAR10_CLASSES,
     source: str = "official",
+    fingerprint: str = "0123456789abcdef",
     profile: str = "paper",
     weights: str = "",
 ) -> RunRecord:
@@ -96,10 +97,10 @@ def fake_record(
     rng = np.random.default_rng([seed, system, 7])
     accuracy = mean + rng.normal(0, 0.003) if accuracy is None else accuracy
     predictions = fake_predictions(accuracy, seed, system, n_test, len(classes))
-    recipe = RECIPES[name].settings() if name in RECIPES else {"name": name}
+    recipe = KNOWN[name].settings() if name in KNOWN else {"name": name}
     epochs = epochs or recipe.setdefault("epochs", 40)
     history = fake_history(accuracy, epochs, rng)
-    data = DataInfo(source, "0123456789abcdef", classes, 45_000, 5_000, n_test)
+    data = DataInfo(source, fingerprint, classes, 45_000, 5_000, n_test)
     return RunRecord(
         name=name,
         title=RECIPES[name].title if name in RECIPES else name,

@@ -22,7 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labreport import paths
-from labreport.facts.recipes import KNOWN, PROFILES, RECIPES, SEEDS, Recipe, for_profile, shortened
+from labreport.facts.recipes import (
+    ABLATIONS,
+    FOR_GPUS,
+    KNOWN,
+    PROFILES,
+    RECIPES,
+    SEEDS,
+    UPSCALED,
+    Recipe,
+    for_profile,
+    shortened,
+)
 from labreport.files import write_atomically
 from labreport.lab.parameters import refuse_misspelt
 from labreport.lab.sentences import in_sentences
@@ -215,7 +226,7 @@ class Lab:
     def _stored(self, recipe: Recipe) -> dict[int, RunRecord]:
         """What the store has of this recipe, by seed."""
         if self.reports_only:
-            runs = reported(self.store.all(recipe.name), recipe, self._images)
+            runs = reported(self.store.all(recipe.name), recipe, self._images[kin_of(recipe)])
             return {record.seed: record for record in runs}
         from labreport.training.identity import network_of
         from labreport.training.train import find
@@ -225,9 +236,9 @@ class Lab:
         return {record.seed: record for record in found if record}
 
     @cached_property
-    def _images(self) -> str:
-        """The fingerprint of the images whose records are reported, where none were named."""
-        return most_used_images(self.store.all())
+    def _images(self) -> dict[str, str]:
+        """The fingerprints of the images whose records are reported, where none were named, by kin."""
+        return images_by_kin(self.store.all())
 
     def _train_at_once(self, recipe: Recipe, seeds: list[int], look: Watch) -> dict[int, RunRecord]:
         """The seeds that could be trained side by side, where that is faster; the others are left to `_train_one`."""
@@ -304,9 +315,9 @@ class Lab:
         """The committed reference run: the `paper` records that came with the code, whatever this profile is."""
         store = Store(paths.REPOSITORY / "figures" / "paper" / "records")
         stored, found = store.all(), {}
-        images = most_used_images(stored)
+        images = images_by_kin(stored)
         for name, recipe in recipes.items():
-            found[name] = self._given(reported(stored, for_profile(recipe, "paper"), images))
+            found[name] = self._given(reported(stored, for_profile(recipe, "paper"), images[kin_of(recipe)]))
         return found
 
     def of_earlier_code(self, records_by_name: Mapping[str, Sequence[RunRecord]]) -> dict[str, int]:
@@ -466,11 +477,24 @@ def reported(records: Sequence[RunRecord], recipe: Recipe, images: str) -> list[
     return [r for r in runs if r.data.fingerprint == images and r.data.source != "synthetic stand-in"]
 
 
-def most_used_images(records: Sequence[RunRecord]) -> str:
-    """The fingerprint of the images of CIFAR-10 that most recipes were trained on, of equals the best verified copy.
+KIN = {"systems": RECIPES, "ablations": ABLATIONS, "upscaled": UPSCALED, "for GPUs": FOR_GPUS}
 
-    A report's rows are of the same images, also while a reference run on other images is not yet complete.
+
+def kin_of(recipe: Recipe) -> str:
+    """Which of the suite's groups a recipe stands in; one's own stands beside the report's systems."""
+    return next((kin for kin, recipes in KIN.items() if recipe.name in recipes), "systems")
+
+
+def images_by_kin(records: Sequence[RunRecord]) -> dict[str, str]:
+    """For each group of recipes that are compared with each other, the fingerprint of the images to report.
+
+    They are those of CIFAR-10 that most of the group was trained on, of equals the best verified copy: a table's rows
+    are of the same images, also while a reference run on other images is not yet complete.
     """
+    return {kin: _most_used_images([r for r in records if r.name in recipes]) for kin, recipes in KIN.items()}
+
+
+def _most_used_images(records: Sequence[RunRecord]) -> str:
     recipes: dict[str, set[str]] = {}
     rank = {}
     for record in records:

@@ -9,9 +9,9 @@ from fake_records import OTHER_WEIGHTS, fake_record, make_record
 from matplotlib import pyplot as plt
 
 from labreport import paths
-from labreport.facts.recipes import RECIPES
+from labreport.facts.recipes import ABLATIONS, RECIPES
 from labreport.lab import chapters
-from labreport.lab.session import Lab, most_used_images
+from labreport.lab.session import Lab, images_by_kin
 from labreport.records.store import Store
 
 
@@ -165,9 +165,19 @@ def test_what_bears_the_mark_of_other_weights_is_explained(displayed):
 def test_a_report_is_of_the_images_that_most_recipes_saw():
     """While a run on other images is under way, its records wait."""
     old = [fake_record(name, source="unverified copy") for name in ("baseline", "fine_tuned")]
-    info = dataclasses.replace(old[0].data, source="official", fingerprint="f" * 16)
-    new = [dataclasses.replace(record, data=info) for record in old]
+    new = [fake_record(record.name, fingerprint="f" * 16) for record in old]
+    info = new[0].data
     stand_in = [fake_record(name, source="synthetic stand-in") for name in RECIPES]
-    assert most_used_images([*old, new[0], *stand_in]) == old[0].data.fingerprint
-    assert most_used_images([*old, *new]) == info.fingerprint
-    assert most_used_images(stand_in) == most_used_images([]) == ""
+    ablation = fake_record("fast94_short", source="unverified copy")
+    assert images_by_kin([*old, new[0], *stand_in])["systems"] == old[0].data.fingerprint
+    assert images_by_kin([*old, *new])["systems"] == info.fingerprint
+    assert set(images_by_kin(stand_in).values()) == set(images_by_kin([]).values()) == {""}
+    # What is compared among itself may lag behind.
+    both = images_by_kin([*old, *new, ablation])
+    assert (both["systems"], both["ablations"]) == (info.fingerprint, old[0].data.fingerprint)
+    for record in (*old, *new, ablation):
+        Store(paths.records("paper")).save(record)
+    lab = Lab.open("paper")
+    (baseline,) = lab.records()["baseline"]
+    assert baseline.data.fingerprint == info.fingerprint
+    assert lab.records(ABLATIONS)["fast94_short"][0].data.fingerprint == old[0].data.fingerprint

@@ -125,12 +125,13 @@ class Bench:
     def paced(self, run: Callable[[int], None], batch_size: int) -> Callable[[], float]:
         """A function that calls `run` with about `seconds` worth of images, and returns images a second.
 
-        Their number, a multiple of `batch_size` up to `n_images`, comes from trials, after a first one that warms up.
+        Their number, a multiple of `batch_size` up to `n_images`, comes from trials, after a first one that warms up:
+        if this takes longer than `seconds`, it is the only one.
         """
         trial = min(max(256 // batch_size, 1) * batch_size, self.n_images)
-        run(trial)
-        while trial / (rate := _rate(run, trial)) < self.seconds / 4 and trial * 4 <= self.n_images:
-            trial *= 4
+        if trial / (rate := _rate(run, trial)) <= self.seconds:
+            while trial / (rate := _rate(run, trial)) < self.seconds / 4 and trial * 4 <= self.n_images:
+                trial *= 4
         images = min(rate * self.seconds, self.n_images)
         return partial(_rate, run, max(int(images) // batch_size, 1) * batch_size)
 
@@ -433,7 +434,7 @@ def training_memory(name: str, folder: Path, device: torch.device) -> tuple[int,
     for start in (0, recipe.batch_size):
         batch = slice(start, start + recipe.batch_size)
         steps.train_step(run, inputs[batch], labels[batch])
-    evaluate.predict(run, DeviceSplit(test.inputs[:1_000], test.labels[:1_000]), recipe.tta)
+    evaluate.predict(run, DeviceSplit(test.inputs[: evaluate.EVAL_BATCH], test.labels[: evaluate.EVAL_BATCH]), recipe.tta)
     with tempfile.TemporaryDirectory() as checkpoints:
         run.save(Path(checkpoints) / "checkpoint", {})
     size = sum(split.inputs.nbytes + split.labels.nbytes for split in (train, val, test))

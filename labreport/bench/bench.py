@@ -434,7 +434,8 @@ def training_memory(name: str, folder: Path, device: torch.device) -> tuple[int,
     for start in (0, recipe.batch_size):
         batch = slice(start, start + recipe.batch_size)
         steps.train_step(run, inputs[batch], labels[batch])
-    evaluate.predict(run, DeviceSplit(test.inputs[: evaluate.EVAL_BATCH], test.labels[: evaluate.EVAL_BATCH]), recipe.tta)
+    few = slice(evaluate.EVAL_BATCH)
+    evaluate.predict(run, DeviceSplit(test.inputs[few], test.labels[few]), recipe.tta)
     with tempfile.TemporaryDirectory() as checkpoints:
         run.save(Path(checkpoints) / "checkpoint", {})
     size = sum(split.inputs.nbytes + split.labels.nbytes for split in (train, val, test))

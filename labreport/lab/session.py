@@ -224,7 +224,7 @@ class Lab:
         return look
 
     def _stored(self, recipe: Recipe) -> dict[int, RunRecord]:
-        """What the store has of this recipe, by seed."""
+        """What the store has of this recipe, by seed; in `paper` of more seeds than are asked for, where it has them."""
         if self.reports_only:
             runs = reported(self.store.all(recipe.name), recipe, self._images[kin_of(recipe)])
             return {record.seed: record for record in runs}
@@ -232,7 +232,9 @@ class Lab:
         from labreport.training.train import find
 
         network = network_of(recipe, len(self.data.info.classes))
-        found = (find(self.store, recipe, seed, self.data.info, network, weights=None) for seed in self.seeds)
+        more = [record.seed for record in self.store.all(recipe.name)] if self.profile == "paper" else []
+        seeds = sorted({*self.seeds, *more})
+        found = (find(self.store, recipe, seed, self.data.info, network, weights=None) for seed in seeds)
         return {record.seed: record for record in found if record}
 
     @cached_property

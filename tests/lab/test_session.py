@@ -2,17 +2,21 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from fake_records import OTHER_WEIGHTS, fake_record, make_record
+import torch
+from fake_records import OTHER_WEIGHTS, fake_record, fake_records, make_record
 from matplotlib import pyplot as plt
 
 from labreport import paths
 from labreport.facts.recipes import ABLATIONS, RECIPES
 from labreport.lab import chapters
 from labreport.lab.session import Lab, images_by_kin
+from labreport.records.record import run_key
 from labreport.records.store import Store
+from labreport.training.identity import network_of
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +185,19 @@ def test_a_report_is_of_the_images_that_most_recipes_saw():
     (baseline,) = lab.records()["baseline"]
     assert baseline.data.fingerprint == info.fingerprint
     assert lab.records(ABLATIONS)["fast94_short"][0].data.fingerprint == old[0].data.fingerprint
+
+
+def test_further_seeds_of_the_reference_run_count_and_none_is_asked_for(tmp_path):
+    """Someone who brings the data sees all that the reference run has, and not the first three seeds of it."""
+    recipe = RECIPES["fine_tuned"]
+    network = network_of(recipe)
+    for record in fake_records("fine_tuned", 5):
+        key = run_key(record.recipe, network, "", record.data.fingerprint, record.seed)
+        Store(paths.records("paper")).save(dataclasses.replace(record, network=network, key=key))
+    (tmp_path / "images").mkdir()
+    lab = Lab.open("paper", data_dir=tmp_path / "images")
+    test = SimpleNamespace(labels=torch.as_tensor(record.predictions.labels))
+    lab.__dict__["data"] = SimpleNamespace(info=record.data, test=test)
+    assert [found.seed for found in lab.records()["fine_tuned"]] == [0, 1, 2, 3, 4]
+    assert lab.missing_seeds(recipe) == []
+    assert lab.missing_seeds(RECIPES["deep_cnn"]) == [0, 1, 2]

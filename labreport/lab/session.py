@@ -224,7 +224,7 @@ class Lab:
         return look
 
     def _stored(self, recipe: Recipe) -> dict[int, RunRecord]:
-        """What the store has of this recipe, by seed; in `paper` of more seeds than are asked for, where it has them."""
+        """What the store has of this recipe, by seed; in `paper` of more seeds than are asked for, where there are."""
         if self.reports_only:
             runs = reported(self.store.all(recipe.name), recipe, self._images[kin_of(recipe)])
             return {record.seed: record for record in runs}

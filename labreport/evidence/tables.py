@@ -273,6 +273,11 @@ def per_class_table(records: Sequence[RunRecord], reported: System | None = None
     return pd.DataFrame(rows, columns=["Class", "Reported", "Measured", "95 % interval", "Verdict"])
 
 
+def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table without columns of dashes only: what the report states where it states nothing."""
+    return frame.loc[:, frame.ne(NONE).any()]
+
+
 def listing_table(listing: System, candidates: RecordsByName) -> pd.DataFrame:
     """A listing of the report beside networks that it may be of: test loss and classes, each with a verdict."""
     (loss,) = listing.stated("test loss")

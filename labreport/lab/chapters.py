@@ -64,7 +64,8 @@ def train(lab: Lab, recipe: str | Recipe) -> list[RunRecord]:
         )
         lab.show(figures.curves(records), f"{name}-curves", caption)
         caption = f"{tables.title(records)}: the training with seed {records[0].seed}, epoch by epoch"
-        lab.table(tables.history_table(records[0].history, rows=12), f"{name}-history", caption)
+        history = tables.history_table(records[0].history, rows=12)
+        lab.table(tables.without_empty(history), f"{name}-history", caption)
     return records
 
 
@@ -181,8 +182,9 @@ def results(lab: Lab, records: Sequence[RunRecord]) -> None:
     name, title = records[0].name, tables.title(records)
     reported = SYSTEMS.get(name)
     runs = tables.runs(records)
-    lab.table(tables.summary_table(records, reported), f"{name}-summary", f"{title}: reported and measured, {runs}")
-    classes = tables.per_class_table(records, reported)
+    summary = tables.without_empty(tables.summary_table(records, reported))
+    lab.table(summary, f"{name}-summary", f"{title}: reported and measured, {runs}")
+    classes = tables.without_empty(tables.per_class_table(records, reported))
     lab.table(classes, f"{name}-classes", f"{title}: test accuracy of each class, {runs}")
     if reported and reported.per_class and tables.is_cifar10(records):
         caption = f"{title}: test accuracy of each class, reported and measured with 95 % intervals."

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_records import OTHER_WEIGHTS, SUITE, fake_record, fake_records, fake_suite
 
@@ -99,6 +100,15 @@ def test_class_table_has_the_reports_form_and_pools_the_seeds():
     assert row["Reported"] == "59% (592/1000)"
     assert row["Measured"] == f"{100 * hits / 400:.0f}% ({hits}/400)"
     assert row["Verdict"] in ("agrees", "higher", "lower")
+
+
+def test_a_column_of_dashes_is_left_out():
+    """The report lists no classes of this network, so that nothing of them is reported or judged."""
+    records = fake_records("resnet18")
+    shown = tables.without_empty(tables.per_class_table(records, SYSTEMS["resnet18"]))
+    assert list(shown.columns) == ["Class", "Measured", "95 % interval"]
+    listed = tables.per_class_table(fake_records(), SYSTEMS["baseline"])
+    pd.testing.assert_frame_equal(tables.without_empty(listed), listed)
 
 
 def test_nothing_is_compared_on_the_stand_in():

@@ -275,7 +275,7 @@ def per_class_table(records: Sequence[RunRecord], reported: System | None = None
 
 def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
     """The table without columns of dashes only: what the report states where it states nothing."""
-    return frame.loc[:, frame.ne(NONE).any()]
+    return frame[[name for name in frame.columns if set(frame[name]) != {NONE}]]
 
 
 def listing_table(listing: System, candidates: RecordsByName) -> pd.DataFrame:

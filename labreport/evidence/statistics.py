@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # whose `stats` is loaded, in a second, when it is first asked: a training never does
@@ -307,8 +307,7 @@ def paired_test(correct_a: ArrayLike, correct_b: ArrayLike, confidence: float = 
     images = np.append(a.mean(axis=0) - b.mean(axis=0), [1.0, -1.0])
     terms = [(images.var() / images.size, images.size - 1)]
     terms += [(_seed_variance(x) / len(x), len(x) - 1) for x in (a, b) if len(x) > 1]
-    variance = sum(term for term, _ in terms)
-    freedom = variance**2 / sum(term**2 / dof for term, dof in terms)
+    variance, freedom = _sum_of(terms)
     error, centre = np.sqrt(variance), images.mean()
     half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * error
     if len(a) == len(b) == 1:
@@ -316,6 +315,12 @@ def paired_test(correct_a: ArrayLike, correct_b: ArrayLike, confidence: float = 
     else:
         p, method = 2 * scipy.stats.t.sf(abs(centre) / error, freedom), "Student's t over images and seeds"
     return PairedTest(float(difference), float(centre - half), float(centre + half), float(p), method)
+
+
+def _sum_of(terms: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+    """The variance of a sum of estimates, and its degrees of freedom after Satterthwaite; terms: those of each."""
+    variance = sum(term for term, _ in terms)
+    return variance, variance**2 / sum(term**2 / freedom for term, freedom in terms)
 
 
 def _seed_variance(answers: np.ndarray) -> float:
@@ -335,26 +340,30 @@ def seeds_to_decide(correct_a: ArrayLike, correct_b: ArrayLike, threshold: float
     `MOST_SEEDS`, since the images' own scatter remains. A side with a single seed counts as having no scatter.
     """
     a, b = np.atleast_2d(np.asarray(correct_a, dtype=float)), np.atleast_2d(np.asarray(correct_b, dtype=float))
-    images = a.mean(axis=0) - b.mean(axis=0)
-    gap = abs(images.mean() - threshold)
-    seeds = sum(_seed_variance(x) for x in (a, b) if len(x) > 1)
-    # The images' term holds a share of the seeds' scatter, which more seeds would lower: a bound from above.
-    return _fewest(gap, lambda n: images.var() / images.size + seeds / n, lambda n: 2 * (n - 1), power)
+    images = np.append(a.mean(axis=0) - b.mean(axis=0), [1.0, -1.0])  # as in `paired_test`
+    scatters = [_seed_variance(x) for x in (a, b) if len(x) > 1]
+
+    def terms(n: np.ndarray) -> list[tuple[Any, Any]]:
+        # The images' term holds a share of the seeds' scatter, which more seeds would lower: a bound from above.
+        of_images = np.full(n.shape, images.var() / images.size)
+        return [(of_images, images.size - 1), *((scatter / n, n - 1) for scatter in scatters)]
+
+    return _fewest(abs(a.mean() - b.mean() - threshold), terms, power)
 
 
 def seeds_for_mean(values: ArrayLike, threshold: float, power: float = 0.8) -> float:
     """How many seeds would tell the mean of `values` from `threshold`; otherwise as `seeds_to_decide`."""
     values = np.asarray(values, dtype=float)
     variance = values.var(ddof=1)
-    return _fewest(abs(values.mean() - threshold), lambda n: variance / n, lambda n: n - 1, power)
+    return _fewest(abs(values.mean() - threshold), lambda n: [(variance / n, n - 1)], power)
 
 
-def _fewest(
-    gap: float, variance: Callable[[np.ndarray], np.ndarray], freedom: Callable[[np.ndarray], np.ndarray], power: float
-) -> float:
+def _fewest(gap: float, terms: Callable[[np.ndarray], Sequence[tuple[Any, Any]]], power: float) -> float:
+    """`terms` gives the variances and degrees of freedom for so many seeds, as `_sum_of` takes them."""
     seeds = np.arange(2, MOST_SEEDS + 1)  # all at once, as asking SciPy for one quantile takes as long
-    needed = scipy.stats.t.ppf(0.975, freedom(seeds)) + scipy.stats.t.ppf(power, freedom(seeds))
-    enough = seeds[needed * np.sqrt(variance(seeds)) <= gap]
+    variance, freedom = _sum_of(terms(seeds))
+    needed = scipy.stats.t.ppf(0.975, freedom) + scipy.stats.t.ppf(power, freedom)
+    enough = seeds[needed * np.sqrt(variance) <= gap]
     return int(enough[0]) if enough.size else float("inf")
 
 

@@ -199,6 +199,13 @@ def test_seeds_cannot_decide_what_the_images_leave_open():
     assert statistics.seeds_to_decide(a, b, threshold=gap + 0.5) == 2
 
 
+def test_one_sides_scatter_is_known_from_that_sides_seeds_only():
+    """The other side's seeds, which hardly differ, do not make it better known."""
+    rng = np.random.default_rng(1)
+    a, b = (np.stack([rng.random(200_000) < rate for rate in rates]) for rates in ((0.63, 0.65, 0.67), (0.6,) * 3))
+    assert statistics.seeds_to_decide(a, b) == statistics.seeds_for_mean([0.03, 0.05, 0.07], 0.0) == 4
+
+
 def test_holm_by_hand():
     assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]

@@ -361,7 +361,7 @@ def import_row(bench: Bench) -> Row:
     return Row("import", "import labreport in a fresh interpreter", values, "s", detail, goal=0.5, at_least=False)
 
 
-FORECAST = ("resnet18", "fine_tuned", "fast94")  # which take seconds, so that it is not what surrounds a training
+FORECAST = ("resnet18", "fine_tuned", "fast94")  # each takes seconds: what surrounds a training hardly counts
 
 
 def quick_row(bench: Bench) -> Row:

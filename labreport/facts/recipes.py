@@ -344,6 +344,8 @@ FOR_GPUS: dict[str, Recipe] = _by_name(
 )
 
 KNOWN = RECIPES | ABLATIONS | UPSCALED | FOR_GPUS
+# Those of a kin are compared with each other.
+KIN = {"systems": RECIPES, "ablations": ABLATIONS, "upscaled": UPSCALED, "for GPUs": FOR_GPUS}
 
 # A first look on any laptop: 0.035 PFLOP in all, with what is only classified, and most of it for the two networks that
 # are to come out ahead; fewer and smaller images, fewer epochs, smaller batches, higher rates where few steps are left.
@@ -388,6 +390,11 @@ def for_profile(recipe: Recipe, profile: str) -> Recipe:
     settings = {name: value for name, value in shorter.items() if profile == "smoke" or name not in yours}
     changed = {name for name, value in settings.items() if value != getattr(recipe, name)}
     return _with(recipe, dict.fromkeys(changed, f"changed: shortened for the profile {profile}"), **settings)
+
+
+def kin_of(recipe: Recipe) -> str:
+    """The kin of a recipe; one's own stands beside the report's systems."""
+    return next((kin for kin, recipes in KIN.items() if recipe.name in recipes), "systems")
 
 
 def shortened(recipe: Recipe, profile: str) -> bool:

@@ -22,18 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labreport import paths
-from labreport.facts.recipes import (
-    ABLATIONS,
-    FOR_GPUS,
-    KNOWN,
-    PROFILES,
-    RECIPES,
-    SEEDS,
-    UPSCALED,
-    Recipe,
-    for_profile,
-    shortened,
-)
+from labreport.facts.recipes import KIN, KNOWN, PROFILES, RECIPES, SEEDS, Recipe, for_profile, kin_of, shortened
 from labreport.files import write_atomically
 from labreport.lab.parameters import refuse_misspelt
 from labreport.lab.sentences import in_sentences
@@ -366,6 +355,7 @@ class Lab:
         """
         from IPython.display import HTML, display
         from matplotlib import pyplot as plt
+        from matplotlib.layout_engine import PlaceHolderLayoutEngine
         from matplotlib.text import Text
 
         from labreport.evidence.alt_text import describe
@@ -376,8 +366,8 @@ class Lab:
         if caveat:
             figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
         with style():
-            if figure.get_layout_engine():  # of a figure of one's own: the suite's are laid out
-                figure.draw_without_rendering()
+            if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):  # which the suite's own have
+                figure.draw_without_rendering()  # lays it out
                 figure.set_layout_engine("none")  # once: it takes as long as drawing
             alt = alt or describe(figure)
             svg = following_the_page(_rendered(figure))
@@ -477,14 +467,6 @@ def reported(records: Sequence[RunRecord], recipe: Recipe, images: str) -> list[
     """The records of one recipe on the images with this fingerprint."""
     runs = [r for r in records if (r.name, r.recipe) == (recipe.name, recipe.settings())]
     return [r for r in runs if r.data.fingerprint == images and r.data.source != "synthetic stand-in"]
-
-
-KIN = {"systems": RECIPES, "ablations": ABLATIONS, "upscaled": UPSCALED, "for GPUs": FOR_GPUS}
-
-
-def kin_of(recipe: Recipe) -> str:
-    """Which of the suite's groups a recipe stands in; one's own stands beside the report's systems."""
-    return next((kin for kin, recipes in KIN.items() if recipe.name in recipes), "systems")
 
 
 def images_by_kin(records: Sequence[RunRecord]) -> dict[str, str]:

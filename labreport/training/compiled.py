@@ -40,51 +40,20 @@ TOLERANCE = 1e-3  # of what a step changes: in float32, rounding may decide whic
 
 @dataclass(frozen=True, eq=False)
 class CompiledSteps:
-    """Training steps of `Baseline` on batches of `batch` images. `compiler` names what built them, for the record."""
+    """Training steps on batches of `batch` images, of whose rows and columns the first `side` count.
+
+    `compiler` names what built them, for the record.
+    """
 
     library: ctypes.CDLL
     batch: int
+    side: int
     compiler: str
 
     def __call__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Train on a chunk: inputs (S · batch, 3, H, W) of 28 to 32 pixels a side, labels (S · batch,).
-
-        Parameters and momenta are the model's and the optimiser's, before and after. Returns the chunk's summed loss,
-        float64, and its number of right answers.
-        """
-        (group,) = optimizer.param_groups
-        momenta = [optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in group["params"]]
-        pixels = inputs[..., : Baseline.visible, : Baseline.visible].permute(0, 2, 3, 1).contiguous()
-        labels, real = labels.contiguous(), ctypes.c_float if inputs.dtype == torch.float32 else ctypes.c_double
-        loss, hits = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
-        weights = [p.detach() for p in group["params"]]
-        flat, flat_momenta = _packed(weights), _packed(momenta)
-        self.library.train(
-            *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (flat, flat_momenta, pixels, labels)),
-            ctypes.c_int64(len(labels) // self.batch),
-            real(group["lr"]),
-            real(group["momentum"]),
-            *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (loss, hits)),
-        )
-        _unpack(flat, weights)
-        _unpack(flat_momenta, momenta)
-        return loss, hits
-
-
-@dataclass(frozen=True, eq=False)
-class NormalizedSteps:
-    """Training steps of `FirstOptimization`, with its batch norms; otherwise as `CompiledSteps`."""
-
-    library: ctypes.CDLL
-    batch: int
-    compiler: str
-
-    def __call__(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, inputs: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Train on a chunk: inputs (S · batch, 3, 32, 32), labels (S · batch,).
+        """Train on a chunk: inputs (S · batch, 3, H, W) of `side` to 32 pixels a side, labels (S · batch,).
 
         Parameters, momenta and running statistics are the model's and the optimiser's, before and after. Returns the
         chunk's summed loss, float64, and its number of right answers.
@@ -93,10 +62,10 @@ class NormalizedSteps:
         weights = [p.detach() for p in group["params"]]
         momenta = [optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in group["params"]]
         statistics = [b for b in model.buffers() if b.is_floating_point()]
-        pixels, labels = inputs.permute(0, 2, 3, 1).contiguous(), labels.contiguous()
-        real = ctypes.c_float if inputs.dtype == torch.float32 else ctypes.c_double
-        loss, hits = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
         packed = [(tensors, _packed(tensors)) for tensors in (weights, momenta, statistics)]
+        pixels = inputs[..., : self.side, : self.side].permute(0, 2, 3, 1).contiguous()
+        labels, real = labels.contiguous(), ctypes.c_float if inputs.dtype == torch.float32 else ctypes.c_double
+        loss, hits = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
         steps = len(labels) // self.batch
         self.library.train(
             *(ctypes.c_void_p(tensor.data_ptr()) for tensor in (*(flat for _, flat in packed), pixels, labels)),
@@ -112,37 +81,38 @@ class NormalizedSteps:
         return loss, hits
 
 
-Steps = CompiledSteps | NormalizedSteps
-
-
 @dataclass(frozen=True)
 class Kernel:
-    """How a network is trained in C++, from images of `least` to 32 pixels a side."""
+    """How a network is trained in C++, on the first `side` rows and columns of its images."""
 
     source: Path
-    steps: type[Steps]
-    least: int
+    side: int
 
     def code(self) -> str:
         """The C++ code without comments and layout, for its digest."""
-        return re.sub(r"\s+", " ", re.sub(r"//.*", "", self.source.read_text())).strip()
+        text = HEADER.read_text() + self.source.read_text()
+        return re.sub(r"\s+", " ", re.sub(r"//.*", "", text)).strip()
 
 
+HEADER = Path(__file__).with_name("step.h")
 KERNELS: dict[Callable[..., nn.Module], Kernel] = {
-    Baseline: Kernel(Path(__file__).with_name("step.cpp"), CompiledSteps, least=Baseline.visible),
-    FirstOptimization: Kernel(Path(__file__).with_name("step_normalized.cpp"), NormalizedSteps, least=32),
+    Baseline: Kernel(HEADER.with_name("step.cpp"), side=Baseline.visible),
+    FirstOptimization: Kernel(HEADER.with_name("step_normalized.cpp"), side=32),
 }
 
 
 def _channels_last(tensor: Tensor) -> Tensor:
-    """A view of a parameter in the order of `step.cpp`: what it does to a map, with the map's channels last."""
+    """A view of a parameter in the order of the C++ code: what it does to a map, with the map's channels last.
+
+    `Baseline`'s first dense layer sees its map so, too; that of `FirstOptimization` sees it as torch flattens it.
+    """
     if tensor.shape[1:] == (64 * 3 * 3,):
         tensor = tensor.unflatten(1, (64, 3, 3))
     return tensor.permute(0, 2, 3, 1) if tensor.ndim == 4 else tensor
 
 
 def _packed(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([_channels_last(tensor).flatten() for tensor in tensors])
+    return torch.cat([_channels_last(tensor).flatten() for tensor in tensors]) if tensors else torch.empty(0)
 
 
 def _unpack(flat: Tensor, tensors: list[Tensor]) -> None:
@@ -151,7 +121,7 @@ def _unpack(flat: Tensor, tensors: list[Tensor]) -> None:
         view.copy_(piece.view(view.shape))
 
 
-def steps_for(recipe: Recipe, model: nn.Module, inputs: Tensor) -> Steps | None:
+def steps_for(recipe: Recipe, model: nn.Module, inputs: Tensor) -> CompiledSteps | None:
     """The compiled steps of this training on images `inputs` (N, H, W, 3), or None where torch has to do them."""
     if os.environ.get("LABREPORT_COMPILED") == "0" or (kernel := KERNELS.get(type(model))) is None:
         return None
@@ -161,7 +131,7 @@ def steps_for(recipe: Recipe, model: nn.Module, inputs: Tensor) -> Steps | None:
         and dtype in REALS
         and inputs.device.type == "cpu"
         and inputs.ndim == 4
-        and all(kernel.least <= side <= 32 for side in inputs.shape[1:3])
+        and all(kernel.side <= side <= 32 for side in inputs.shape[1:3])
         and not recipe.low_resolution_epochs
         and (recipe.optimizer, recipe.precision) == ("sgd", "fp32")
         and recipe.momentum > 0
@@ -173,15 +143,15 @@ def steps_for(recipe: Recipe, model: nn.Module, inputs: Tensor) -> Steps | None:
 
 
 @functools.cache
-def _checked_steps(network: Callable[..., nn.Module], dtype: torch.dtype, batch: int) -> Steps | None:
+def _checked_steps(network: Callable[..., nn.Module], dtype: torch.dtype, batch: int) -> CompiledSteps | None:
     """The steps, built where they have to be; None, with a line that says why if a compiler was there and failed."""
     compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
     if compiler is None:
         return None
     try:
         kernel = KERNELS[network]
-        library, version = _build(kernel.source, compiler, dtype, batch)
-        steps = kernel.steps(ctypes.CDLL(str(library)), batch, f"{Path(compiler).name} {version}")
+        library, version = _build(kernel, compiler, dtype, batch)
+        steps = CompiledSteps(ctypes.CDLL(str(library)), batch, kernel.side, f"{Path(compiler).name} {version}")
         if (difference := _difference(steps, network, dtype)) <= TOLERANCE:
             return steps
         reason = f"its steps differ from torch's by {difference:.1%}; move {library} away to build it again"
@@ -192,7 +162,7 @@ def _checked_steps(network: Callable[..., nn.Module], dtype: torch.dtype, batch:
     return None
 
 
-def _build(source: Path, compiler: str, dtype: torch.dtype, batch: int) -> tuple[Path, str]:
+def _build(kernel: Kernel, compiler: str, dtype: torch.dtype, batch: int) -> tuple[Path, str]:
     """The library for this processor and compiler, from the cache or built, and the compiler's version.
 
     Raises:
@@ -206,12 +176,12 @@ def _build(source: Path, compiler: str, dtype: torch.dtype, batch: int) -> tuple
         asked = _run(compiler, *flags, "-dM", "-E", "-x", "c++", os.devnull, check=tuning == TUNINGS[-1])
         if asked.returncode == 0:
             break
-    key = hashlib.sha256("\0".join([source.read_text(), *flags, asked.stdout]).encode()).hexdigest()[:16]
+    key = hashlib.sha256("\0".join([kernel.code(), *flags, asked.stdout]).encode()).hexdigest()[:16]
     library = paths.compiled() / f"step-{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory() as folder:
             built = Path(folder) / library.name
-            _run(compiler, *flags, str(source), "-o", str(built), check=True)
+            _run(compiler, *flags, f"-I{HEADER.parent}", str(kernel.source), "-o", str(built), check=True)
             write_atomically(library, built.read_bytes())  # so that two processes may build it at once
     version = re.search(r'__VERSION__ "(.*)"', asked.stdout)
     return library, version[1] if version else "of unknown version"
@@ -221,7 +191,7 @@ def _run(*command: str, check: bool) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, check=check, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
 
 
-def _difference(steps: Steps, network: Callable[..., nn.Module], dtype: torch.dtype) -> float:
+def _difference(steps: CompiledSteps, network: Callable[..., nn.Module], dtype: torch.dtype) -> float:
     """How far two steps on noise lead from torch's: of any tensor of the state, as a share of what torch changes in it.
 
     What torch changes by less than a ten-thousandth of all its change is rounding, and measured against that share.

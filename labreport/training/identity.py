@@ -65,5 +65,5 @@ def code_of(recipe: Recipe, num_classes: int = 10, ways: Collection[str] = ()) -
         parts["branches"] = code_digest(branches.train_epoch_in_step)
     if "compiled" in ways:
         kernel = compiled.KERNELS[models.find(recipe.model)]
-        parts["compiled"] = code_digest(kernel.steps, kernel.code(), compiled.FLAGS)
+        parts["compiled"] = code_digest(compiled.CompiledSteps, kernel.code(), compiled.FLAGS)
     return parts

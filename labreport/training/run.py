@@ -19,7 +19,7 @@ from labreport.networks import models, shortcuts
 from labreport.networks.pretrained import start_from_imagenet
 from labreport.records.provenance import commit, environment
 from labreport.records.record import Environment, Epoch, Stretch
-from labreport.training.compiled import Steps
+from labreport.training.compiled import CompiledSteps
 from labreport.training.cuda_graphs import GraphedSteps
 from labreport.training.device import supports_bf16
 from labreport.training.optimizers import build_optimizers
@@ -79,7 +79,7 @@ class Run:
     warm: bool = False  # whether a chunk has run eagerly on this device, as recording a CUDA graph asks for
     graph: GraphedSteps | None = None
     graph_refused: bool = False
-    compiled: Steps | None = None  # does the steps instead of torch
+    compiled: CompiledSteps | None = None  # does the steps instead of torch
     resumed: int = 0  # epochs that an earlier process trained
     beside: int = 0  # other seeds that train in step with it
 

@@ -8,11 +8,6 @@
 //   gradient, so backward does a quarter of the work of a convolution without pooling, or less.
 //
 // Built with -DREAL=float or double and -DBATCH=images of a batch. All maps are channels last.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <type_traits>
 #ifdef __AVX2__
 #include <immintrin.h>
 #endif
@@ -23,12 +18,7 @@ constexpr int L = 16, TILES = 3;  // numbers of a vector; outputs of 2x2 made at
 #else
 constexpr int L = 8, TILES = 1;
 #endif
-using integer = std::conditional_t<sizeof(real) == 4, int, long>;  // as wide as a real: what comparing vectors gives
-typedef real V __attribute__((vector_size(L * sizeof(real)), aligned(sizeof(real)), may_alias));
-typedef integer I __attribute__((vector_size(L * sizeof(real)), aligned(sizeof(real)), may_alias));
-static inline V& at(real* p) { return *(V*)p; }
-static inline const V& at(const real* p) { return *(const V*)p; }
-static inline I& at(integer* p) { return *(I*)p; }
+#include "step.h"
 
 static inline unsigned bits(I mask) {  // a bit for each lane that is true
 #if defined __AVX512F__ && defined __AVX512DQ__
@@ -42,7 +32,8 @@ static inline unsigned bits(I mask) {  // a bit for each lane that is true
 }
 
 struct Parameters {  // as compiled.py packs them; also their gradients, and their momenta
-    real w1[16][12], b1[16], w2[32][64], b2[32], w3[64][128], b3[64], w4[64][576], b4[64], w5[10][64], b5[10];
+    real w1[16][12], b1[16], w2[32][64], b2[32], w3[64][128], b3[64];
+    DenseWeights<576, 64> dense;
 };
 
 // A 2x2 convolution of C channels to O, 2x2 pooling and ReLU: from maps of S pixels a side, with their padding, to Q.
@@ -61,17 +52,10 @@ template <int C, int O, int S, int Q> struct Block {
             }
     }
 
-    void pool(const V y[4], int n, int q, int o, real* out) {  // the first maximum, or a NaN, wins, as in torch
-        V top = y[0];
-        I which = {};
-        for (int p = 1; p < 4; p++) {
-            I more = (y[p] > top) | (y[p] != y[p]);
-            top = more ? y[p] : top;
-            which = more ? I{} + p : which;
-        }
-        I off = top <= 0;
-        at(out) = off ? V{} : top;
-        at(&passed[n][q][o]) = off ? I{} + 4 : which;
+    void pool(const V (&y)[4], int n, int q, int o, real* out) {
+        I which;
+        at(out) = strongest(y, which);
+        at(&passed[n][q][o]) = which;
     }
 
     void forward(int n, const real* bias, real* out) {  // out: (Q, Q, O)
@@ -134,7 +118,8 @@ struct Net {
     Block<3, 16, 29, 14> one;  // 28x28 pixels and a padding above and on the left: others are never seen
     Block<16, 32, 15, 7> two;
     Block<32, 64, 7, 3> three;
-    alignas(128) real w1[12][16], flat[BATCH][576], d_flat[BATCH][576], hidden[BATCH][64], d_hidden[BATCH][64];
+    Dense<576, 64> dense;
+    alignas(128) real w1[12][16];
     alignas(128) Parameters g;
 
     const real* pixel(int n, int q, int p, int k) const {  // number k of those under the kernel at output p of tile q
@@ -165,56 +150,6 @@ struct Net {
         memcpy(sums, all, sizeof all);
     }
 
-    void dense(const Parameters& w) {  // flat to hidden
-        for (int o = 0; o < 64; o++) {
-            V sums[BATCH] = {};
-            for (int k = 0; k < 576; k += L)
-                for (int n = 0; n < BATCH; n++) sums[n] += at(w.w4[o] + k) * at(flat[n] + k);
-            for (int n = 0; n < BATCH; n++) {
-                real sum = w.b4[o];
-                for (int l = 0; l < L; l++) sum += sums[n][l];
-                hidden[n][o] = sum <= 0 ? 0 : sum;
-            }
-        }
-    }
-    void dense_backward(const Parameters& w) {
-        for (int k = 0; k < 576; k += L) {
-            V d[BATCH] = {}, x[BATCH];
-            for (int n = 0; n < BATCH; n++) x[n] = at(flat[n] + k);
-            for (int o = 0; o < 64; o++) {
-                V row = at(w.w4[o] + k), sum = {};
-#pragma GCC unroll 16
-                for (int n = 0; n < BATCH; n++) d[n] += d_hidden[n][o] * row, sum += d_hidden[n][o] * x[n];
-                at(g.w4[o] + k) = sum;
-            }
-            for (int n = 0; n < BATCH; n++) at(d_flat[n] + k) = d[n];
-        }
-    }
-
-    // Logits, cross-entropy, and back to the hidden layer's inputs. Returns the image's loss; counts a right answer.
-    double classify(int n, const Parameters& w, int64_t label, int64_t& hits) {
-        real z[10], sum = 0, top = -INFINITY;
-        int best = 0;
-        for (int o = 0; o < 10; o++) {
-            z[o] = w.b5[o];
-            for (int k = 0; k < 64; k++) z[o] += hidden[n][k] * w.w5[o][k];
-            if (z[o] > top) top = z[o], best = o;
-        }
-        for (int o = 0; o < 10; o++) sum += std::exp(z[o] - top);
-        memset(d_hidden[n], 0, sizeof d_hidden[n]);
-        for (int o = 0; o < 10; o++) {
-            real d = (std::exp(z[o] - top) / sum - (o == label)) / BATCH;
-            g.b5[o] += d;
-            for (int k = 0; k < 64; k++) g.w5[o][k] += d * hidden[n][k], d_hidden[n][k] += d * w.w5[o][k];
-        }
-        for (int k = 0; k < 64; k++) {
-            if (hidden[n][k] == 0) d_hidden[n][k] = 0;
-            g.b4[k] += d_hidden[n][k];
-        }
-        hits += best == label;
-        return top + std::log(sum) - z[label];
-    }
-
     void gradients(const Parameters& w, const real* images, const int64_t* labels, double& loss, int64_t& hits) {
         memset(&g, 0, sizeof g);
         for (int k = 0; k < 12; k++)
@@ -224,14 +159,12 @@ struct Net {
             for (int r = 0; r < 28; r++, images += 84) memcpy(one.x[n][r + 1][1], images, 84 * sizeof(real));
             first(n, w.b1);
             two.forward(n, w.b2, three.x[n][0][0]);
-            three.forward(n, w.b3, flat[n]);
+            three.forward(n, w.b3, dense.x[n]);
         }
-        dense(w);
-        for (int n = 0; n < BATCH; n++) loss += classify(n, w, labels[n], hits);
-        dense_backward(w);
+        dense.learn(w.dense, g.dense, labels, loss, hits);
         V sums[16 / L][13] = {};
         for (int n = 0; n < BATCH; n++) {
-            three.backward(n, w.w3, d_flat[n], g.w3, g.b3);
+            three.backward(n, w.w3, dense.dx[n], g.w3, g.b3);
             two.backward(n, w.w2, three.dx[0][0], g.w2, g.b2);
             for (int o = 0; o < 16; o += L) first_backward(n, o, sums[o / L]);
         }
@@ -242,13 +175,12 @@ struct Net {
     }
 };
 
-// images: (steps, BATCH, 28, 28, 3), normalised. labels: (steps, BATCH). Adds to loss and hits.
-extern "C" void train(Parameters* w, Parameters* momenta, const real* images, const int64_t* labels, int64_t steps, real lr,
-                      real momentum, double* loss, int64_t* hits) {
+// images: (steps, BATCH, 28, 28, 3), normalised. labels: (steps, BATCH). Adds to loss and hits. No statistics are kept.
+extern "C" void train(Parameters* w, Parameters* momenta, real*, const real* images, const int64_t* labels, int64_t steps,
+                      real lr, real momentum, double* loss, int64_t* hits) {
     auto net = std::make_unique<Net>();
-    real *weight = (real*)w, *m = (real*)momenta, *g = (real*)&net->g;
     for (int64_t step = 0; step < steps; step++, images += BATCH * 28 * 28 * 3, labels += BATCH) {
         net->gradients(*w, images, labels, *loss, *hits);
-        for (size_t i = 0; i < sizeof *w / sizeof *weight; i++) m[i] = momentum * m[i] + g[i], weight[i] -= lr * m[i];
+        descend(w, momenta, net->g, lr, momentum);
     }
 }

@@ -7,21 +7,9 @@
 // zero, where torch finds rounding errors.
 //
 // Built with -DREAL=float or double and -DBATCH=images of a batch. All maps are channels last.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <memory>
-#include <type_traits>
-
 using real = REAL;
 constexpr int L = 32 / sizeof(real);  // numbers of a vector: the channels, 16, 24, 32 and 48, are multiples of it
-using integer = std::conditional_t<sizeof(real) == 4, int, long>;  // as wide as a real: what comparing vectors gives
-typedef real V __attribute__((vector_size(L * sizeof(real)), aligned(sizeof(real)), may_alias));
-typedef integer I __attribute__((vector_size(L * sizeof(real)), aligned(sizeof(real)), may_alias));
-static inline V& at(real* p) { return *(V*)p; }
-static inline const V& at(const real* p) { return *(const V*)p; }
-static inline I& at(integer* p) { return *(I*)p; }
-static inline const I& at(const integer* p) { return *(const I*)p; }
+#include "step.h"
 
 // A block's weights as compiled.py packs them: convolution, its bias, and batch norm's scale and shift.
 template <int C, int O, int K> struct Weights {
@@ -32,7 +20,7 @@ struct Parameters {  // also their gradients, and their momenta
     Weights<16, 24, 2> two;
     Weights<24, 48, 2> three;
     Weights<48, 32, 1> reduce;
-    real w5[128][512], b5[128], w6[10][128], b6[10];
+    DenseWeights<512, 128> dense;
 };
 template <int O> struct Running {
     real mean[O], variance[O];
@@ -151,19 +139,10 @@ template <int C, int O, int K, int H, int T> struct Block {
         for (int n = 0; n < BATCH; n++) convolve<C, O, K, S, Q>(x[n][0][0], kernel, w.bias, y[n][0]);
     }
 
-    // What pool z of image n passes on; the first maximum, or a NaN, wins, as in torch.
-    V pool(int n, int z, int o) {
-        V top, a = at(gain + o), b = at(offset + o);
-        I which = {};
-        for (int p = 0; p < T * T; p++) {
-            V value = a * at(&y[n][pixel(z, p)][o]) + b;
-            I more = p ? (value > top) | (value != value) : I{} - 1;
-            top = more ? value : top;
-            which = more ? I{} + p : which;
-        }
-        I off = top <= 0;
-        at(&passed[n][z][o]) = off ? I{} + T * T : which;
-        return off ? V{} : top;
+    V pool(int n, int z, int o) {  // what pool z of image n passes on
+        V values[T * T];
+        for (int p = 0; p < T * T; p++) values[p] = at(gain + o) * at(&y[n][pixel(z, p)][o]) + at(offset + o);
+        return strongest(values, at(&passed[n][z][o]));
     }
 
     // dz: (BATCH, Z * Z, O), the gradient of what was passed on. Turns y into its gradient, and makes those of the weights.
@@ -200,63 +179,25 @@ template <int C, int O, int K, int H, int T> struct Block {
     void to_inputs(int n, real* d) { convolve<O, C, K, Q, H>(y[n][0], back, nullptr, d); }  // d: (H * H, C)
 };
 
+// A map (P, C), channels last, as torch flattens it, channels first; and back.
+template <int P, int C> static inline void flatten(const real (&map)[P][C], real* flat) {
+    for (int p = 0; p < P; p++)
+        for (int c = 0; c < C; c++) flat[c * P + p] = map[p][c];
+}
+template <int P, int C> static inline void unflatten(const real* flat, real (&map)[P][C]) {
+    for (int p = 0; p < P; p++)
+        for (int c = 0; c < C; c++) map[p][c] = flat[c * P + p];
+}
+
 struct Net {
     Block<3, 16, 2, 32, 2> one;
     Block<16, 24, 2, 16, 2> two;
     Block<24, 48, 2, 8, 2> three;
     Block<48, 32, 1, 4, 1> reduce;
-    alignas(64) real d_one[BATCH][256][16], d_two[BATCH][64][24], d_three[BATCH][16][48], d_reduce[BATCH][16][32];
-    alignas(64) real flat[BATCH][512], d_flat[BATCH][512], hidden[BATCH][128], d_hidden[BATCH][128];
+    alignas(64) real d_one[BATCH][256][16], d_two[BATCH][64][24], d_three[BATCH][16][48];
+    alignas(64) real last[BATCH][16][32];  // what goes into the dense layers, later its gradient
+    Dense<512, 128> dense;
     alignas(64) Parameters g;
-
-    void dense(const Parameters& w) {  // flat to hidden
-        for (int o = 0; o < 128; o++) {
-            V sums[BATCH] = {};
-            for (int k = 0; k < 512; k += L)
-                for (int n = 0; n < BATCH; n++) sums[n] += at(w.w5[o] + k) * at(flat[n] + k);
-            for (int n = 0; n < BATCH; n++) {
-                real sum = w.b5[o];
-                for (int l = 0; l < L; l++) sum += sums[n][l];
-                hidden[n][o] = sum <= 0 ? 0 : sum;
-            }
-        }
-    }
-    void dense_backward(const Parameters& w) {
-        for (int k = 0; k < 512; k += L) {
-            V d[BATCH] = {}, x[BATCH];
-            for (int n = 0; n < BATCH; n++) x[n] = at(flat[n] + k);
-            for (int o = 0; o < 128; o++) {
-                V row = at(w.w5[o] + k), sum = {};
-                for (int n = 0; n < BATCH; n++) d[n] += d_hidden[n][o] * row, sum += d_hidden[n][o] * x[n];
-                at(g.w5[o] + k) = sum;
-            }
-            for (int n = 0; n < BATCH; n++) at(d_flat[n] + k) = d[n];
-        }
-    }
-
-    // Logits, cross-entropy, and back to the hidden layer's inputs. Returns the image's loss; counts a right answer.
-    double classify(int n, const Parameters& w, int64_t label, int64_t& hits) {
-        real z[10], sum = 0, top = -INFINITY;
-        int best = 0;
-        for (int o = 0; o < 10; o++) {
-            z[o] = w.b6[o];
-            for (int k = 0; k < 128; k++) z[o] += hidden[n][k] * w.w6[o][k];
-            if (z[o] > top) top = z[o], best = o;
-        }
-        for (int o = 0; o < 10; o++) sum += std::exp(z[o] - top);
-        memset(d_hidden[n], 0, sizeof d_hidden[n]);
-        for (int o = 0; o < 10; o++) {
-            real d = (std::exp(z[o] - top) / sum - (o == label)) / BATCH;
-            g.b6[o] += d;
-            for (int k = 0; k < 128; k++) g.w6[o][k] += d * hidden[n][k], d_hidden[n][k] += d * w.w6[o][k];
-        }
-        for (int k = 0; k < 128; k++) {
-            if (hidden[n][k] == 0) d_hidden[n][k] = 0;
-            g.b5[k] += d_hidden[n][k];
-        }
-        hits += best == label;
-        return top + std::log(sum) - z[label];
-    }
 
     template <class B, class Next, class W, class R> void forward(B& block, const W& w, R& running, Next&& put) {
         block.convolve_all(w);
@@ -267,22 +208,16 @@ struct Net {
     }
 
     void gradients(const Parameters& w, Statistics& s, const real* images, const int64_t* labels, double& loss, int64_t& hits) {
-        memset(g.b5, 0, sizeof g.b5), memset(g.w6, 0, sizeof g.w6), memset(g.b6, 0, sizeof g.b6);
         for (int n = 0; n < BATCH; n++)
             for (int r = 0; r < 32; r++, images += 96) memcpy(one.x[n][r + 1][1], images, 96 * sizeof(real));
         forward(one, w.one, s.one, [&](int n, int i, int j, int o, V v) { at(two.x[n][i + 1][j + 1] + o) = v; });
         forward(two, w.two, s.two, [&](int n, int i, int j, int o, V v) { at(three.x[n][i + 1][j + 1] + o) = v; });
         forward(three, w.three, s.three, [&](int n, int i, int j, int o, V v) { at(reduce.x[n][i][j] + o) = v; });
-        forward(reduce, w.reduce, s.reduce, [&](int n, int i, int j, int o, V v) {  // torch flattens channels first
-            for (int l = 0; l < L; l++) flat[n][(o + l) * 16 + i * 4 + j] = v[l];
-        });
-        dense(w);
-        for (int n = 0; n < BATCH; n++) loss += classify(n, w, labels[n], hits);
-        dense_backward(w);
-        for (int n = 0; n < BATCH; n++)
-            for (int q = 0; q < 16; q++)
-                for (int o = 0; o < 32; o++) d_reduce[n][q][o] = d_flat[n][o * 16 + q];
-        reduce.backward(d_reduce[0][0], g.reduce);
+        forward(reduce, w.reduce, s.reduce, [&](int n, int i, int j, int o, V v) { at(last[n][i * 4 + j] + o) = v; });
+        for (int n = 0; n < BATCH; n++) flatten(last[n], dense.x[n]);
+        dense.learn(w.dense, g.dense, labels, loss, hits);
+        for (int n = 0; n < BATCH; n++) unflatten(dense.dx[n], last[n]);
+        reduce.backward(last[0][0], g.reduce);
         for (int n = 0; n < BATCH; n++) reduce.to_inputs(n, d_three[n][0]);
         three.backward(d_three[0][0], g.three);
         for (int n = 0; n < BATCH; n++) three.to_inputs(n, d_two[n][0]);
@@ -296,9 +231,8 @@ struct Net {
 extern "C" void train(Parameters* w, Parameters* momenta, Statistics* statistics, const real* images, const int64_t* labels,
                       int64_t steps, real lr, real momentum, double* loss, int64_t* hits) {
     auto net = std::make_unique<Net>();
-    real *weight = (real*)w, *m = (real*)momenta, *g = (real*)&net->g;
     for (int64_t step = 0; step < steps; step++, images += BATCH * 32 * 32 * 3, labels += BATCH) {
         net->gradients(*w, *statistics, images, labels, *loss, *hits);
-        for (size_t i = 0; i < sizeof *w / sizeof *weight; i++) m[i] = momentum * m[i] + g[i], weight[i] -= lr * m[i];
+        descend(w, momenta, net->g, lr, momentum);
     }
 }

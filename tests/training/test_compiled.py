@@ -264,7 +264,7 @@ def test_without_a_working_compiler_torch_trains(compiler, images, tmp_path, mon
 @pytest.mark.parametrize(
     ("network", "right", "wrong"),
     [
-        (models.Baseline, "momentum * m[i] + g[i]", "g[i]"),
+        (models.Baseline, "descend(w, momenta, net->g, lr, momentum)", "descend(w, momenta, net->g, lr, 0)"),
         (models.FirstOptimization, "squares[l] / (N - 1)", "squares[l] / N"),
         (models.FirstOptimization, "level - slope *", "level + slope *"),
     ],
@@ -288,5 +288,10 @@ def test_comments_do_not_count_for_the_digest_but_code_does(tmp_path, monkeypatc
     text = compiled.KERNELS[models.Baseline].source.read_text()
     use_source(monkeypatch, tmp_path / "step.cpp", "// Another first line.\n" + text)
     assert code_of(BASELINE, ways=["compiled"]) == before
-    use_source(monkeypatch, tmp_path / "step.cpp", text.replace("lr * m[i]", "2 * lr * m[i]"))
+    use_source(monkeypatch, tmp_path / "step.cpp", text.replace("net->g, lr,", "net->g, 2 * lr,"))
+    assert code_of(BASELINE, ways=["compiled"]) != before
+    use_source(monkeypatch, tmp_path / "step.cpp", text)
+    shared = tmp_path / "step.h"
+    shared.write_text(compiled.HEADER.read_text().replace("lr * m[i]", "2 * lr * m[i]"))
+    monkeypatch.setattr(compiled, "HEADER", shared)
     assert code_of(BASELINE, ways=["compiled"]) != before

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from labreport.evidence.tables import counted, duration, mark, percent
+from labreport.evidence.tables import counted, duration, machine, mark, percent
 from labreport.records.record import RunRecord, Stretch, Verification
 
 
@@ -38,13 +38,6 @@ def differing(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:
         if words := [f"{kind} ({', '.join(values)})" for kind, values in kinds.items() if len(values) > 1]:
             found.append(f"{records[0].title} in {' and '.join(words)}")
     return f"Seeds differ of {'; '.join(found)}." if found else ""
-
-
-def machine(record: RunRecord) -> str:
-    """Device, threads and precision, of every stretch that had others."""
-    environments = (stretch.environment for stretch in record.stretches)
-    found = (f"{e.device}, {counted(e.threads, 'thread')}, {e.precision}" for e in environments)
-    return "; ".join(dict.fromkeys(found))
 
 
 def description(record: RunRecord) -> str:

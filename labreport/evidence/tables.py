@@ -115,6 +115,13 @@ def counted(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
+def machine(record: RunRecord) -> str:
+    """Device, threads and precision, of every stretch that had others."""
+    environments = (stretch.environment for stretch in record.stretches)
+    found = (f"{e.device}, {counted(e.threads, 'thread')}, {e.precision}" for e in environments)
+    return "; ".join(dict.fromkeys(found))
+
+
 def runs(records: Sequence[RunRecord]) -> str:
     """`1 run (seed 0)` or `3 runs (seeds 0, 1, 2)`: the n that every result carries."""
     seeds = ", ".join(str(record.seed) for record in records)
@@ -472,11 +479,12 @@ def calibration_table(records_by_name: RecordsByName) -> pd.DataFrame:
 
 
 def cost_table(records_by_name: RecordsByName) -> pd.DataFrame:
-    """What each training cost, means over seeds: time, floating-point operations, where and how it ran."""
+    """What each training cost: median time, floating-point operations, and every machine that a seed ran on."""
     rows = []
     for records in (records for records in records_by_name.values() if records):
         seconds = training_seconds(records)
-        flops, settings = records[0].train_flops, records[0].environment
+        flops = records[0].train_flops
+        machines = dict.fromkeys(machine(record) for record in records)
         rows.append(
             (
                 short_title(records),
@@ -484,7 +492,7 @@ def cost_table(records_by_name: RecordsByName) -> pd.DataFrame:
                 duration(seconds),
                 f"{flops / 1e15:.4f}",
                 f"{flops / seconds / 1e9:.0f}",
-                f"{settings.device}, {counted(settings.threads, 'thread')}, {settings.precision}",
+                "; ".join(machines),
             )
         )
     columns = ["Method", "Test accuracy, %", "Training", "PFLOP", "GFLOP/s", "On"]

@@ -20,7 +20,7 @@ from labreport.evidence.claims import claims as judged_claims
 from labreport.evidence.claims import ranking
 from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES, UPSCALED, Recipe
 from labreport.facts.reported import RESNET_LOG_TEXT, SYSTEMS
-from labreport.lab.session import Lab, caveat_of
+from labreport.lab.session import Lab
 from labreport.lab.widgets import live
 from labreport.records.record import RunRecord
 
@@ -288,7 +288,7 @@ def upscaled(lab: Lab) -> None:
         return
     both = {name: RECIPES[name] for name in ("resnet18", "resnet18_pretrained")}
     plain = lab.records(both) if own else lab.reference(both)
-    where, caveat = ("", None) if own else (" in the reference run", caveat_of(larger))
+    where, caveat = "" if own else " in the reference run", lab.caveat_for(larger)
     caption = "The linear heads on frozen features: the recipe at 32 pixels, and where each setting is from"
     lab.table(tables.recipe_table(UPSCALED["frozen_32"]), "frozen-recipe", caption, caveat)
     frozen = {name: records for name, records in larger.items() if name.startswith("frozen_")}
@@ -367,7 +367,7 @@ def ablation(lab: Lab) -> None:
     if not runs["fast94_short"] or len(present) < 2:
         lab.say("The ablation was not run.")
         return
-    where, caveat = ("", None) if own else (" in the reference run", caveat_of(runs))
+    where, caveat = "" if own else " in the reference run", lab.caveat_for(runs)
     n = min(len(records) for records in present)
     caption = f"The fast recipe cut to three epochs{where}, with one thing changed at a time, n = {n} or more"
     lab.table(tables.ablation_table(runs), "ablation", caption, caveat)
@@ -378,27 +378,52 @@ def ablation(lab: Lab) -> None:
     lab.say(
         f"The test-time average adds {tables.signed(float(np.mean(gains)))} points of validation accuracy "
         f"(95 % interval {tables.signed(interval.low)} to {tables.signed(interval.high)}, over all {len(gains)} runs)."
+        + under(caveat)
     )
 
 
+def under(caveat: str) -> str:
+    """The conditions of a finding as the sentence that follows it, or nothing."""
+    return f" Conditions: {caveat}." if caveat else ""
+
+
 def race(lab: Lab) -> None:
-    """Validation accuracy over the seconds of training, and two systems after the same time, in the reference run."""
+    """Validation accuracy over the seconds of training, and two systems after the same time, in the reference run.
+
+    Seconds are compared on one machine, and accuracies on the same images: what has no such training is left out.
+    """
     own = lab.profile == "paper"
     runs = (lab.records if own else lab.reference)(RECIPES | {"fast94_short": ABLATIONS["fast94_short"]})
     # A head on ready-made features starts after another training; a recipe trained on all images has no such curve.
-    shown = {
+    with_curves = {
         name: records
         for name, records in runs.items()
         if records and name != "dnn_softmax" and records[0].history[-1].val_accuracy is not None
     }
+    shown = on_one_machine(with_curves)
     if not shown:
         return
-    threads = ", ".join(f"{tables.short_title(r)} {r[0].environment.threads}" for r in shown.values())
-    where, caveat = ("", None) if own else (" in the reference run", caveat_of(shown))
-    caption = f"Validation accuracy against training time{where}, first seed each. CPU threads: {threads}."
-    lab.show(figures.accuracy_over_time(shown), "accuracy-over-time", caption, caveat)
+    where = "" if own else " in the reference run"
+    machine = next(iter(shown.values()))[0].environment
+    on = f"{machine.device}, {tables.counted(machine.threads, 'thread')}"
+    caption = f"Validation accuracy against training time{where}, the first seed that each has on one machine ({on})."
+    lab.show(figures.accuracy_over_time(shown), "accuracy-over-time", caption, lab.caveat_for(shown))
+    if left_out := [tables.short_title(records) for name, records in with_curves.items() if name not in shown]:
+        lab.say(f"Left out, since no seed was trained on that machine and those images: {', '.join(left_out)}.")
     if shown.get("resnet18") and shown.get("fast94_short"):
-        lab.say(equal_time(shown["resnet18"], shown["fast94_short"]))
+        both = {name: shown[name] for name in ("resnet18", "fast94_short")}
+        lab.say(equal_time(*both.values()) + under(lab.caveat_for(both)))
+
+
+def on_one_machine(runs: RecordsByName) -> dict[str, list[RunRecord]]:
+    """Of each system the records from one kind of machine and the same images: those that most systems have."""
+    groups: dict[tuple, dict[str, list[RunRecord]]] = {}
+    for name, records in runs.items():
+        for record in records:
+            kinds = {(s.environment.device, s.environment.threads) for s in record.stretches}
+            if len(kinds) == 1:  # a resumed training may have moved
+                groups.setdefault((record.data.fingerprint, *kinds), {}).setdefault(name, []).append(record)
+    return max(groups.values(), key=len, default={})
 
 
 def equal_time(first: Sequence[RunRecord], second: Sequence[RunRecord]) -> str:
@@ -431,7 +456,7 @@ def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> 
         return f"{lab.recipe(name).title if name else 'This system'} was not run here."
     lab = lab.about(records)
     measured = statistics.measure(records, "test accuracy")
-    title, conditions = tables.title(records), f" Conditions: {lab.caveat}." if lab.caveat else ""
+    title, conditions = tables.title(records), under(lab.caveat)
     text = (
         f"**{title}** reaches {tables.accuracy_text(measured)} on the test set ({tables.runs(records)}), "
         f"with {records[0].parameters:,} parameters, after {tables.duration(tables.training_seconds(records))} of "

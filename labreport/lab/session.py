@@ -311,6 +311,13 @@ class Lab:
             found[name] = self._given(reported(stored, for_profile(recipe, "paper"), images[kin_of(recipe)]))
         return found
 
+    def caveat_for(self, records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:
+        """What must be said beside results of these: of whose images they are, and how many have code that changed."""
+        earlier = sum(self.of_earlier_code(records_by_name).values())
+        total = sum(map(len, records_by_name.values()))
+        note = f"{earlier} of {total} trainings by earlier code" if earlier else ""
+        return "; ".join(filter(None, (caveat_of(records_by_name), note)))
+
     def of_earlier_code(self, records_by_name: Mapping[str, Sequence[RunRecord]]) -> dict[str, int]:
         """How many records of each of the suite's recipes were made by code that has changed since, where any were."""
         from labreport.training.identity import code_of
@@ -319,7 +326,7 @@ class Lab:
         for name, records in records_by_name.items():
             if not records or name not in KNOWN:
                 continue
-            recipe, classes = self.recipe(name), len(records[0].data.classes)
+            recipe, classes = for_profile(KNOWN[name], records[0].profile), len(records[0].data.classes)
             codes = {ways: code_of(recipe, classes, ways) for ways in {record.ways for record in records}}
             if changed := sum(not record.is_of(codes[record.ways]) for record in records):
                 earlier[name] = changed
@@ -363,12 +370,15 @@ class Lab:
 
         texts = (caption, *(text.get_text() for text in figure.findobj(Text)))
         caveat = self._with_note(caveat, *texts)
-        if caveat:
-            figure.text(0.995, -0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
         with style():
             if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):  # which the suite's own have
                 figure.draw_without_rendering()  # lays it out
                 figure.set_layout_engine("none")  # once: it takes as long as drawing
+            for legend in figure.legends:  # by itself one would follow the edge to which the file is cut
+                legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+            if caveat:
+                bottom = min(figure.get_tightbbox().y0 / figure.get_figheight(), 0.0)  # a legend may hang out
+                figure.text(0.995, bottom - 0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")
             alt = alt or describe(figure)
             svg = following_the_page(_rendered(figure))
         write_atomically(paths.figures(self.profile) / f"{name}.svg", svg)

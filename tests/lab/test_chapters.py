@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import numpy as np
-from fake_records import answering, fake_records, fake_suite
+from fake_records import FAKE_MACHINE, answering, fake_records, fake_suite
 
 from labreport import Lab
 from labreport.facts.recipes import UPSCALED
@@ -114,3 +114,27 @@ def test_what_pretraining_buys_needs_both_trainings(tmp_path, monkeypatch):
     chapters.pretraining(Lab.open("paper"), fake_records("resnet18"), [])
     chapters.upscaled(Lab.open("paper"))
     assert ["not run" in text for text in said] == [True, True]
+
+
+def test_times_are_compared_on_one_machine_and_images():
+    """Of each system the seeds from the kind of machine, threads and images that most systems have."""
+    other = dataclasses.replace(FAKE_MACHINE, device="Another processor")
+
+    def moved(record, *environments):
+        stretches = tuple(dataclasses.replace(record.stretches[0], environment=e) for e in environments)
+        return dataclasses.replace(record, stretches=stretches)
+
+    a, b, c = (fake_records(name, 2) for name in ("baseline", "resnet18", "fast94"))
+    runs = {
+        "baseline": [moved(a[0], other), a[1]],
+        "resnet18": [moved(b[0], FAKE_MACHINE, other), b[1]],  # went on elsewhere
+        "fast94": [moved(record, other) for record in c],
+        "deep_cnn": fake_records("deep_cnn", 1),
+        "fast94_short": fake_records("fast94_short", fingerprint="fedcba9876543210"),
+    }
+    assert chapters.on_one_machine(runs) == {
+        "baseline": [a[1]],
+        "resnet18": [b[1]],
+        "deep_cnn": runs["deep_cnn"],
+    }
+    assert chapters.on_one_machine({"baseline": []}) == {}

@@ -1,5 +1,6 @@
 """A session's parameters, its records, and the files that showing leaves."""
 
+import base64
 import dataclasses
 import re
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 import torch
 from fake_records import OTHER_WEIGHTS, fake_record, fake_records, make_record
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
 from labreport import paths
 from labreport.facts.recipes import ABLATIONS, RECIPES
@@ -201,3 +203,36 @@ def test_further_seeds_of_the_reference_run_count_and_none_is_asked_for(tmp_path
     assert [found.seed for found in lab.records()["fine_tuned"]] == [0, 1, 2, 3, 4]
     assert lab.missing_seeds(recipe) == []
     assert lab.missing_seeds(RECIPES["deep_cnn"]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "place", [{"loc": "outside lower center"}, {"loc": "upper center", "bbox_to_anchor": (0.5, 0)}]
+)
+def test_the_caveat_stands_under_the_legend_in_the_file_that_is_saved(place, displayed):
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    for label in ("first line", "last line"):
+        axes.plot([1, 2], label=label)
+    legend = figure.legend(**place)
+    Lab.open("smoke").show(figure, "line", "A line.")
+    svg = paths.figures("smoke").joinpath("line.svg").read_text()
+    drawn = {
+        text: re.search(rf"<!-- {text}.*?translate\([\d.]+ ([\d.]+)\)", svg, re.DOTALL)
+        for text in ("last line", "synthetic")
+    }
+    assert float(drawn["synthetic"][1]) > float(drawn["last line"][1]) + legend.get_texts()[0].get_fontsize()
+
+
+@pytest.mark.parametrize("chapter", [chapters.ablation, chapters.upscaled, chapters.race])
+def test_what_is_to_be_said_of_stored_runs_stands_beside_them(chapter, displayed):
+    """Of the reference run's own report, too: of other images, and of code that has changed since."""
+    lab = Lab.open("paper")
+    for name in (*ABLATIONS, "resnet18", "resnet18_pretrained", "frozen_32", "frozen_64"):
+        lab.store.save(fake_record(name, source="unverified copy"))
+    chapter(lab)
+    shown = [one.data for one in displayed if "caption>" in one.data or "Conditions" in one.data]
+    assert shown
+    for one in shown:
+        drawn = base64.b64decode(one.split("base64,")[1].split('"')[0]).decode() if "base64," in one else ""
+        assert "unverified copy of CIFAR-10" in one + drawn
+        assert "by earlier code" in one + drawn

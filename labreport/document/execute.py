@@ -5,29 +5,30 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import logging
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import nbformat
 import papermill
 from jupyter_client.kernelspec import NoSuchKernel
+from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 
 from labreport import paths
 from labreport.cpus import available_cpus
 from labreport.document.errors import ReportError
+from labreport.document.kernels import forking
 from labreport.evidence.tables import duration
 from labreport.files import writing
 from labreport.lab.parameters import PARAMETERS, assigned_names
 from labreport.lab.session import Lab
-from labreport.running.signals import end_children, end_with
+from labreport.running.signals import end_children
 
 # The kernel's own: tracebacks of cells come with the notebook, and a race in its end (its control thread writes to a
 # socket that is closed) concerns nobody.
@@ -102,33 +103,32 @@ def execute_all(
         left = [f"about {duration(sum(seconds[i:]))} left for this and what follows" for i in range(len(notebooks))]
         labels = [f"{label} ({words})" for label, words in zip(labels, left, strict=True)]
     labs = [dataclasses.replace(lab)] * len(notebooks)  # without the data that this session may have read
-    pool: Executor
-    if lab.complete:
-        spawn = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(available_cpus(), spawn, initializer=end_with, initargs=(os.getpid(),))
-    else:
-        pool = ThreadPoolExecutor(1)  # in the main thread nbclient would take over SIGTERM and SIGINT
-    with pool:
+    forked = forking() if lab.complete else nullcontext(AsyncKernelManager)
+    jobs = available_cpus() if lab.complete else 1
+    # Threads, also where it is one: in the main thread nbclient would take over SIGTERM and SIGINT.
+    with headless(lab), forked as manager, ThreadPoolExecutor(jobs) as pool:
         try:
-            return list(pool.map(execute_and_tell, labels, notebooks, labs))
+            return list(pool.map(execute_and_tell, labels, notebooks, labs, [manager] * len(notebooks)))
         except KeyboardInterrupt:
             end_children()
             raise
 
 
-def execute_and_tell(label: str, notebook: Path, lab: Lab) -> nbformat.NotebookNode:
+def execute_and_tell(label: str, notebook: Path, lab: Lab, manager: type[AsyncKernelManager]) -> nbformat.NotebookNode:
     began = time.perf_counter()
     print(f"{label} …", flush=True)
     try:
-        executed = execute(notebook, lab)
+        executed = execute(notebook, lab, manager)
     finally:
         ensure_event_loop().close()  # this thread's, which nbclient leaves open
     print(f"{label} … {time.perf_counter() - began:.0f} s", flush=True)
     return executed
 
 
-def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
+def execute(notebook: Path, lab: Lab, manager: type[AsyncKernelManager] = AsyncKernelManager) -> nbformat.NotebookNode:
     """Run one notebook into `build/<profile>/`, its messages and training bars on this terminal.
+
+    It is to see `headless`, and its kernel is `manager`'s.
 
     What ran before an error is kept there.
     """
@@ -140,19 +140,20 @@ def execute(notebook: Path, lab: Lab) -> nbformat.NotebookNode:
     values = dict(zip(PARAMETERS, (lab.profile, lab.seed, data_dir, lab.device), strict=True))
     names = parameters_of(notebook)
     try:
-        with headless(lab), writing(output), kernel_started(output):
+        with writing(output), kernel_started(output):
             return papermill.execute_notebook(
                 notebook,
                 output,
                 {name: values[name] for name in names},
                 kernel_name="python3",
                 language="python",
-                cwd=notebook.parent,
+                resources={"metadata": {"path": str(notebook.parent.absolute())}},  # where the kernel works
                 progress_bar=False,
                 start_timeout=START_TIMEOUT,
                 stdout_file=sys.stdout,
                 stderr_file=sys.stderr,
                 extra_arguments=KERNEL_LOGS,
+                kernel_manager_class=manager,
             )
     except papermill.PapermillExecutionError as error:
         # With the cell that papermill inserts for the parameters, its index from 0 is the notebook's own count from 1.

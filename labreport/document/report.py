@@ -9,12 +9,10 @@ summary after the contents is made from these records.
 
 from __future__ import annotations
 
-import multiprocessing
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,11 +25,6 @@ from labreport.document.formats import check_formats
 from labreport.document.typeset import Chapter, Report, typeset
 from labreport.files import writing
 from labreport.lab.session import Lab
-
-UNGUARDED = (
-    "notebooks run side by side in processes that import the calling script first; call build_report below "
-    "`if __name__ == '__main__':` there"
-)
 
 
 def build_report(
@@ -51,8 +44,6 @@ def build_report(
         ValueError: a parameter has a value that cannot be used, or the weights that are named cannot.
         ReportError: a notebook cannot be read or stopped, or what it shows cannot be typeset.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise SystemExit(UNGUARDED)  # of a worker, which imports its caller's script
     check_formats(formats)
     lab = Lab.open(profile, seed, data_dir, device)
     notebooks = chapters_in(paths.notebooks()) if notebooks is None else list(map(Path, notebooks))
@@ -95,10 +86,7 @@ def _build(notebooks: Sequence[Path], lab: Lab, formats: Sequence[str]) -> Repor
         expected = forecast(notebooks, lab)
         for line in told(expected, lab):
             print(line, flush=True)
-    try:
-        executed = execute_all(notebooks, lab, [one.seconds for one in expected] if expected else None)
-    except BrokenProcessPool as error:
-        raise ReportError(f"a process that ran a notebook ended for want of memory, or: {UNGUARDED}") from error
+    executed = execute_all(notebooks, lab, [one.seconds for one in expected] if expected else None)
     began = time.perf_counter()
     chapters = [Chapter(path.stem, ran, path.parent) for path, ran in zip(notebooks, executed, strict=True)]
     report = typeset(chapters, lab, formats)

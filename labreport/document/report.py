@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from labreport import paths
 from labreport.document.errors import ReportError
 from labreport.document.execute import execute_all, parameters_of
 from labreport.document.formats import check_formats
-from labreport.document.typeset import Chapter, Report, typeset
+from labreport.document.typeset import Chapter, Report, framed, typeset
 from labreport.files import writing
 from labreport.lab.session import Lab
 
@@ -86,10 +87,12 @@ def _build(notebooks: Sequence[Path], lab: Lab, formats: Sequence[str]) -> Repor
         expected = forecast(notebooks, lab)
         for line in told(expected, lab):
             print(line, flush=True)
-    executed = execute_all(notebooks, lab, [one.seconds for one in expected] if expected else None)
+    with ThreadPoolExecutor(1) as pool:
+        frame = pool.submit(framed, lab) if lab.reports_only else None  # no record will be added
+        executed = execute_all(notebooks, lab, [one.seconds for one in expected] if expected else None)
     began = time.perf_counter()
     chapters = [Chapter(path.stem, ran, path.parent) for path, ran in zip(notebooks, executed, strict=True)]
-    report = typeset(chapters, lab, formats)
+    report = typeset(chapters, lab, formats, frame.result() if frame else None)
     print(f"typeset … {time.perf_counter() - began:.0f} s", flush=True)
     return report
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,15 +57,6 @@ class Chapter:
     folder: Path | None = None  # where pictures that its text names are looked for
 
 
-def typeset(chapters: Sequence[Chapter], lab: Lab, formats: Sequence[str] = ("pdf", "html")) -> Report:
-    """Write the report in these formats. A formula that cannot be set is named on stderr and stands there as TeX."""
-    systems = lab.records()
-    records = [record for runs in systems.values() for record in runs]
-    after = [(TEMPLATES / "references.html").read_text(), records_appendix(records), models_appendix()]
-    frame = Frame(title_page(lab, systems), summary(lab, systems), "\n".join(after), measured(records))
-    return write_documents(chapters, frame, lab.profile, formats)
-
-
 @dataclass(frozen=True)
 class Frame:
     """What stands around the chapters: pandoc's metadata for the title page, HTML before and after, and the date."""
@@ -75,6 +67,21 @@ class Frame:
     date: datetime.datetime = field(default_factory=lambda: measured([]))
 
 
+def framed(lab: Lab) -> Frame:
+    """The frame of a session's report."""
+    systems = lab.records()
+    records = [record for runs in systems.values() for record in runs]
+    after = [(TEMPLATES / "references.html").read_text(), records_appendix(records), models_appendix()]
+    return Frame(title_page(lab, systems), summary(lab, systems), "\n".join(after), measured(records))
+
+
+def typeset(
+    chapters: Sequence[Chapter], lab: Lab, formats: Sequence[str] = ("pdf", "html"), frame: Frame | None = None
+) -> Report:
+    """Write the report in these formats. A formula that cannot be set is named on stderr and stands there as TeX."""
+    return write_documents(chapters, frame or framed(lab), lab.profile, formats)
+
+
 def write_documents(chapters: Sequence[Chapter], frame: Frame, profile: str, formats: Sequence[str]) -> Report:
     """The chapters in their frame, in these formats, in the profile's folders."""
     build, figures = paths.build(profile), paths.figures(profile)
@@ -82,7 +89,9 @@ def write_documents(chapters: Sequence[Chapter], frame: Frame, profile: str, for
     source = Source(images_apart("\n".join(parts), build), build, frame.date)
     cover = frame.cover | {"lang": "en", "made": origins(chapters)}
     write_atomically(build / "cover.json", json.dumps(cover, ensure_ascii=False, indent=1).encode())
-    documents = {name: set_what_can_be(FORMATS[name], source, chapters) for name in formats}
+    with ThreadPoolExecutor() as pool:  # of threads, since pandoc and typst do the work
+        written = pool.map(lambda name: set_what_can_be(FORMATS[name], source, chapters), formats)
+        documents = dict(zip(formats, written, strict=True))
     if "pdf" in documents:
         write_atomically(figures / "report.pdf", documents["pdf"].read_bytes())
     return Report(documents, figures, figures / "table1.md")

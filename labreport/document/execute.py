@@ -128,9 +128,7 @@ def execute_and_tell(label: str, notebook: Path, lab: Lab, manager: type[AsyncKe
 def execute(notebook: Path, lab: Lab, manager: type[AsyncKernelManager] = AsyncKernelManager) -> nbformat.NotebookNode:
     """Run one notebook into `build/<profile>/`, its messages and training bars on this terminal.
 
-    It is to see `headless`, and its kernel is `manager`'s.
-
-    What ran before an error is kept there.
+    What ran before an error is kept there. The kernel is `manager`'s; call this within `headless`.
     """
     output = paths.build(lab.profile) / notebook.name
     with writing(output.parent):

@@ -84,7 +84,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
         with style():
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks are made while drawing, and take the settings of that moment
-            figure.set_layout_engine("none")  # the layout stands; every further drawing would compute it again
+            figure.set_layout_engine(None)  # the layout stands; every further drawing would compute it again
             return figure
 
     return drawn

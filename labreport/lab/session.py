@@ -362,7 +362,6 @@ class Lab:
         """
         from IPython.display import HTML, display
         from matplotlib import pyplot as plt
-        from matplotlib.layout_engine import PlaceHolderLayoutEngine
         from matplotlib.text import Text
 
         from labreport.evidence.alt_text import describe
@@ -371,9 +370,9 @@ class Lab:
         texts = (caption, *(text.get_text() for text in figure.findobj(Text)))
         caveat = self._with_note(caveat, *texts)
         with style():
-            if not isinstance(figure.get_layout_engine(), PlaceHolderLayoutEngine):  # which the suite's own have
+            if figure.get_layout_engine():
                 figure.draw_without_rendering()  # lays it out
-                figure.set_layout_engine("none")  # once: it takes as long as drawing
+                figure.set_layout_engine(None)  # once: it takes as long as drawing
             for legend in figure.legends:  # by itself one would follow the edge to which the file is cut
                 legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
             if caveat:

@@ -52,7 +52,7 @@ from labreport.training.trial import training_seconds
 
 ROUNDS = 5
 ROUND_SECONDS = 0.7  # for each side of a comparison; a step that takes longer is one round
-ROW_SECONDS = 8.0  # after which a row begins no other round, so that slow machines end soon, too
+ROW_SECONDS = 5.0  # after which a row begins no other round, so that slow machines end soon, too
 N_IMAGES = 45_000  # CIFAR-10's training split, so that neither side finds its images in the cache
 
 

@@ -326,7 +326,7 @@ class Lab:
         for name, records in records_by_name.items():
             if not records or name not in KNOWN:
                 continue
-            recipe, classes = for_profile(KNOWN[name], records[0].profile), len(records[0].data.classes)
+            recipe, classes = Recipe(**records[0].recipe), len(records[0].data.classes)
             codes = {ways: code_of(recipe, classes, ways) for ways in {record.ways for record in records}}
             if changed := sum(not record.is_of(codes[record.ways]) for record in records):
                 earlier[name] = changed

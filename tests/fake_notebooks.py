@@ -16,7 +16,7 @@ def html_output(text):
 
 def set_all(notebooks, lab, formats=("pdf", "html")):
     chapters = [typeset.Chapter(f"{n:02}_chapter", notebook) for n, notebook in enumerate(notebooks, start=1)]
-    return typeset.typeset(chapters, lab, formats)
+    return typeset.write_documents(chapters, typeset.framed(lab), lab.profile, formats)
 
 
 def paper_session(source="official"):

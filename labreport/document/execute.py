@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import logging
 import os
@@ -11,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -102,19 +102,18 @@ def execute_all(
     if seconds is not None:
         left = [f"about {duration(sum(seconds[i:]))} left for this and what follows" for i in range(len(notebooks))]
         labels = [f"{label} ({words})" for label, words in zip(labels, left, strict=True)]
-    labs = [dataclasses.replace(lab)] * len(notebooks)  # without the data that this session may have read
     forked = forking() if lab.complete else nullcontext(AsyncKernelManager)
     jobs = available_cpus() if lab.complete else 1
     # Threads, also where it is one: in the main thread nbclient would take over SIGTERM and SIGINT.
     with headless(lab), forked as manager, ThreadPoolExecutor(jobs) as pool:
         try:
-            return list(pool.map(execute_and_tell, labels, notebooks, labs, [manager] * len(notebooks)))
+            return list(pool.map(partial(execute_and_tell, lab, manager), labels, notebooks))
         except KeyboardInterrupt:
             end_children()
             raise
 
 
-def execute_and_tell(label: str, notebook: Path, lab: Lab, manager: type[AsyncKernelManager]) -> nbformat.NotebookNode:
+def execute_and_tell(lab: Lab, manager: type[AsyncKernelManager], label: str, notebook: Path) -> nbformat.NotebookNode:
     began = time.perf_counter()
     print(f"{label} …", flush=True)
     try:

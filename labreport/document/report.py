@@ -23,7 +23,7 @@ from labreport import paths
 from labreport.document.errors import ReportError
 from labreport.document.execute import execute_all, parameters_of
 from labreport.document.formats import check_formats
-from labreport.document.typeset import Chapter, Report, framed, typeset
+from labreport.document.typeset import Chapter, Report, framed, write_documents
 from labreport.files import writing
 from labreport.lab.session import Lab
 
@@ -92,7 +92,7 @@ def _build(notebooks: Sequence[Path], lab: Lab, formats: Sequence[str]) -> Repor
         executed = execute_all(notebooks, lab, [one.seconds for one in expected] if expected else None)
     began = time.perf_counter()
     chapters = [Chapter(path.stem, ran, path.parent) for path, ran in zip(notebooks, executed, strict=True)]
-    report = typeset(chapters, lab, formats, frame.result() if frame else None)
+    report = write_documents(chapters, frame.result() if frame else framed(lab), lab.profile, formats)
     print(f"typeset … {time.perf_counter() - began:.0f} s", flush=True)
     return report
 

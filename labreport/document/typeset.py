@@ -75,15 +75,11 @@ def framed(lab: Lab) -> Frame:
     return Frame(title_page(lab, systems), summary(lab, systems), "\n".join(after), measured(records))
 
 
-def typeset(
-    chapters: Sequence[Chapter], lab: Lab, formats: Sequence[str] = ("pdf", "html"), frame: Frame | None = None
-) -> Report:
-    """Write the report in these formats. A formula that cannot be set is named on stderr and stands there as TeX."""
-    return write_documents(chapters, frame or framed(lab), lab.profile, formats)
-
-
 def write_documents(chapters: Sequence[Chapter], frame: Frame, profile: str, formats: Sequence[str]) -> Report:
-    """The chapters in their frame, in these formats, in the profile's folders."""
+    """The chapters in their frame, in these formats, in the profile's folders.
+
+    A formula that cannot be set is named on stderr and stands there as TeX.
+    """
     build, figures = paths.build(profile), paths.figures(profile)
     parts = [frame.before, *map(chapter_html, chapters), frame.after]
     source = Source(images_apart("\n".join(parts), build), build, frame.date)

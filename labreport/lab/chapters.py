@@ -288,7 +288,7 @@ def upscaled(lab: Lab) -> None:
         return
     both = {name: RECIPES[name] for name in ("resnet18", "resnet18_pretrained")}
     plain = lab.records(both) if own else lab.reference(both)
-    where, caveat = "" if own else " in the reference run", lab.caveat_for(larger)
+    where, caveat = "" if own else " in the reference run", lab.caveat_for(plain | larger)
     caption = "The linear heads on frozen features: the recipe at 32 pixels, and where each setting is from"
     lab.table(tables.recipe_table(UPSCALED["frozen_32"]), "frozen-recipe", caption, caveat)
     frozen = {name: records for name, records in larger.items() if name.startswith("frozen_")}

@@ -373,8 +373,9 @@ class Lab:
             if figure.get_layout_engine():
                 figure.draw_without_rendering()  # lays it out
                 figure.set_layout_engine(None)  # once: it takes as long as drawing
-            for legend in figure.legends:  # by itself one would follow the edge to which the file is cut
-                legend.set_bbox_to_anchor((0, 0, 1, 1), figure.transFigure)
+            for legend in figure.legends:  # its anchor would follow the edge to which the file is cut
+                anchor = legend.get_bbox_to_anchor().transformed(figure.transFigure.inverted())
+                legend.set_bbox_to_anchor(anchor, figure.transFigure)
             if caveat:
                 bottom = min(figure.get_tightbbox().y0 / figure.get_figheight(), 0.0)  # a legend may hang out
                 figure.text(0.995, bottom - 0.01, caveat, ha="right", va="top", fontsize=6, color="0.45")

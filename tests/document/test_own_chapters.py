@@ -52,7 +52,8 @@ def own_notebook():
 def set_own(folder, *formats):
     (folder / "fig.png").write_bytes(png("blue"))
     chapter = report.Chapter("08_mine", own_notebook(), folder)
-    return report.typeset([chapter], paper_session(), formats)
+    lab = paper_session()
+    return report.write_documents([chapter], report.framed(lab), lab.profile, formats)
 
 
 def test_what_a_chapter_holds_is_on_the_page_and_what_is_missing_is_named_once(tmp_path, capsys):

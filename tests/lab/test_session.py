@@ -214,7 +214,10 @@ def test_the_caveat_stands_under_the_legend_in_the_file_that_is_saved(place, dis
     for label in ("first line", "last line"):
         axes.plot([1, 2], label=label)
     legend = figure.legend(**place)
+    figure.draw_without_rendering()
+    top = legend.get_window_extent().y1
     Lab.open("smoke").show(figure, "line", "A line.")
+    assert legend.get_window_extent().y1 == pytest.approx(top)
     svg = paths.figures("smoke").joinpath("line.svg").read_text()
     drawn = {
         text: re.search(rf"<!-- {text}.*?translate\([\d.]+ ([\d.]+)\)", svg, re.DOTALL)

@@ -274,7 +274,7 @@ def calibration(records: Sequence[RunRecord]) -> Calibration:
     runs = [record.predictions for record in records]
     return Calibration(
         confidence=float(np.mean([run.confidence.mean(dtype=float) for run in runs])),
-        accuracy=float(answers(records).mean()),
+        accuracy=measure(records, "test accuracy").value,  # as everywhere else, also where it ends in a half
         error=float(np.mean([expected_calibration_error(run.confidence, run.correct) for run in runs])),
     )
 

@@ -123,8 +123,10 @@ def machine(record: RunRecord) -> str:
 
 
 def runs(records: Sequence[RunRecord]) -> str:
-    """`1 run (seed 0)` or `3 runs (seeds 0, 1, 2)`: the n that every result carries."""
-    seeds = ", ".join(str(record.seed) for record in records)
+    """`1 run (seed 0)`, `3 runs (seeds 0, 1, 2)` or `10 runs (seeds 0 to 9)`: the n that every result carries."""
+    numbers = [record.seed for record in records]
+    in_a_row = len(numbers) > 3 and numbers == list(range(numbers[0], numbers[-1] + 1))
+    seeds = f"{numbers[0]} to {numbers[-1]}" if in_a_row else ", ".join(map(str, numbers))
     return f"{len(records)} runs (seeds {seeds})" if len(records) > 1 else f"1 run (seed {seeds})"
 
 

@@ -460,7 +460,7 @@ def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> 
     text = (
         f"**{title}** reaches {tables.accuracy_text(measured)} on the test set ({tables.runs(records)}), "
         f"with {records[0].parameters:,} parameters, after {tables.duration(tables.training_seconds(records))} of "
-        f"training a run on {records[0].environment.device}."
+        f"training a run on {' and '.join(dict.fromkeys(record.environment.device for record in records))}."
     )
     reported = SYSTEMS.get(records[0].name)
     statements = reported.stated("test accuracy") if reported and tables.is_cifar10(records) else ()

@@ -84,6 +84,15 @@ def test_a_system_that_was_not_run_is_named(tmp_path, monkeypatch):
     assert said == "ResNet-18, pretrained was not run here."
 
 
+def test_a_finding_names_every_machine_and_all_its_seeds(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    first, *others = fake_records("fine_tuned", 5)
+    other = dataclasses.replace(FAKE_MACHINE, device="Another processor")
+    moved = dataclasses.replace(first, stretches=(dataclasses.replace(first.stretches[0], environment=other),))
+    said = chapters.finding(Lab.open("paper"), [moved, *others])
+    assert "5 runs (seeds 0 to 4)" in said and "a run on Another processor and A processor." in said
+
+
 def test_the_reports_number_lies_where_it_does():
     near, far = fake_records("resnet18", accuracy=0.70), fake_records("resnet18_pretrained", accuracy=0.80)
     said = chapters.beside_the_report(near, far)

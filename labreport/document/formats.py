@@ -125,7 +125,7 @@ def drawn_as(source: Source, kind: str) -> Source:
         target = f"{match['stem']}.{kind}"
         if not (source.build / target).exists():
             page = f'#set page(width: auto, height: auto, margin: 0pt)\n#image("{match["stem"]}.svg", alt: "")'
-            main = source.build / f"picture-{kind}.typ"
+            main = source.build / "picture.typ"
             main.write_text(page)
             drawing = typst.compile(main, root=source.build, format=kind, ppi=SVG_SCALE)  # type: ignore[call-overload]
             main.unlink()

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -126,10 +126,12 @@ class Bench:
         """A function that calls `run` with about `seconds` worth of images, and returns images a second.
 
         Their number, a multiple of `batch_size` up to `n_images`, comes from trials, after a first one that warms up
-        and waits for the loop's process.
+        and waits for the loop's process; where one batch takes that much longer than `seconds`, it is one batch.
         """
         trial = min(max(256 // batch_size, 1) * batch_size, self.n_images)
-        run(trial)
+        first = _rate(run, trial)
+        if trial == batch_size and trial / first > 8 * self.seconds:
+            return partial(_rate, run, batch_size)
         while trial / (rate := _rate(run, trial)) < self.seconds / 4 and trial * 4 <= self.n_images:
             trial *= 4
         images = min(rate * self.seconds, self.n_images)
@@ -166,14 +168,19 @@ class OurLoop:
         """Nothing is left to end."""
 
 
-START: Final = "spawn"  # how a loop's process starts: as one that has nothing of this one
+def start_method() -> Literal["spawn", "forkserver"]:
+    """How a loop's process starts: as one that has nothing of this one, but where that can be the imports at once."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    multiprocessing.set_forkserver_preload([__name__])
+    return "forkserver"
 
 
 class LoopProcess:
     """A training loop in a process of its own, so that neither side of a comparison has what the other set up."""
 
     def __init__(self, loop: Callable[..., OurLoop | AppendixLoop], *args: Any):
-        context = torch.multiprocessing.get_context(START)  # hands tensors over as shared memory
+        context = torch.multiprocessing.get_context(start_method())  # hands tensors over as shared memory
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, loop, *args))
         self._process.start()

@@ -102,8 +102,9 @@ def execute_all(
     if seconds is not None:
         left = [f"about {duration(sum(seconds[i:]))} left for this and what follows" for i in range(len(notebooks))]
         labels = [f"{label} ({words})" for label, words in zip(labels, left, strict=True)]
-    forked = forking() if lab.complete else nullcontext(AsyncKernelManager)
-    jobs = available_cpus() if lab.complete else 1
+    at_once = lab.complete and len(notebooks) > 1
+    forked = forking() if at_once else nullcontext(AsyncKernelManager)
+    jobs = available_cpus() if at_once else 1
     # Threads, also where it is one: in the main thread nbclient would take over SIGTERM and SIGINT.
     with headless(lab), forked as manager, ThreadPoolExecutor(jobs) as pool:
         try:

@@ -195,15 +195,15 @@ def test_report_row_says_when_there_are_no_records(tmp_path, monkeypatch):
     assert measured.values == () and measured.detail == "no records in figures/paper/records"
 
 
-def test_a_loop_has_a_process_that_starts_from_nothing(tmp_path):
+def test_a_loop_has_a_process_that_starts_from_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["spawn"])  # as on Windows
     with bench.LoopProcess(bench.OurLoop, RECIPES["baseline"], tiny(tmp_path).split, CPU) as loop:
         loop.run(20)  # returns when the other side has answered
 
 
 @pytest.fixture
-def forked(monkeypatch):
-    """The loops' processes are forked from one that has loaded torch, so that it is not loaded for each."""
-    monkeypatch.setattr(bench, "START", "forkserver")
+def forked():
+    """The loops' processes are forked from the one that other tests' are, so that torch is loaded once."""
     processes.ensure_server()
 
 

@@ -165,7 +165,12 @@ def whole_epochs() -> dict[int, int]:
     return {seed: len(torch.load(path, weights_only=True)["history"]) for seed, path in found.items()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def all_in_the_campaign(*numbers: signal.Signals) -> list:
+    """The first signal in `make test`, too."""
+    return [numbers[0], *(pytest.param(number, marks=pytest.mark.campaign) for number in numbers[1:])]
+
+
+@pytest.mark.parametrize("number", all_in_the_campaign(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1))
 def test_a_training_ends_at_its_last_whole_epoch_and_goes_on_from_there(start, fork, home, number, fault):
     fault("a signal to a process with children")
     cold = number == signal.SIGTERM
@@ -181,7 +186,7 @@ def test_a_training_ends_at_its_last_whole_epoch_and_goes_on_from_there(start, f
     assert not checkpoints()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
+@pytest.mark.parametrize("number", all_in_the_campaign(signal.SIGUSR1, signal.SIGKILL))
 def test_trainings_side_by_side_end_with_their_parent(fork, home, number, fault):
     fault("a signal to a process with children")
     words = ("train", "baseline", "--profile", "quick", "--device", "cpu", "--seeds", "0", "1", "--jobs", "2")
@@ -207,7 +212,7 @@ def notebook(path):
     return path
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", all_in_the_campaign(signal.SIGKILL, signal.SIGTERM))
 def test_a_report_ends_with_its_kernel(fork, home, number, fault):
     fault("a signal to a process with children")
     process = fork(report_on, notebook(home / "01_one.ipynb"))
@@ -222,7 +227,7 @@ def test_a_report_ends_with_its_kernel(fork, home, number, fault):
         assert goes_on_from(log(home)) == {seed: n + 1 for seed, n in whole_epochs().items()}
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", all_in_the_campaign(signal.SIGTERM, signal.SIGKILL))
 def test_a_report_ends_with_make(start, home, number, fault):
     fault("a signal to a process with children")
     ready = home / "ready"

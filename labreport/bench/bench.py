@@ -180,7 +180,7 @@ class LoopProcess:
     """A training loop in a process of its own, so that neither side of a comparison has what the other set up."""
 
     def __init__(self, loop: Callable[..., OurLoop | AppendixLoop], *args: Any):
-        context = torch.multiprocessing.get_context(start_method())  # hands tensors over as shared memory
+        context: Any = torch.multiprocessing.get_context(start_method())  # hands tensors over as shared memory
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, loop, *args))
         self._process.start()

@@ -19,10 +19,10 @@ from labreport.records.record import CAVEATS, RunRecord, Score, run_key
 KNOWN_LABELS = {"5c092fbd3a0ac3c3": "cec8a24a1e92aa2e"}
 
 
-def doubts(record: RunRecord, stem: str, key: str, test_labels: np.ndarray | None = None) -> list[str]:
+def doubts(record: RunRecord, stem: str, key: str) -> list[str]:
     """What speaks against a record that was read from the files `stem`, in words; empty where nothing does.
 
-    `key` is that of its predictions' file, `test_labels` (N,) those of its data, where this is at hand.
+    `key` is that of its predictions' file.
     """
     if wrong := list(_mistyped(record, RunRecord, "")):
         return [f"{', '.join(wrong)} cannot be what is stored there"]
@@ -35,7 +35,18 @@ def doubts(record: RunRecord, stem: str, key: str, test_labels: np.ndarray | Non
             found.append("its key is not that of its settings, network, data and seed")
     if record.data.source not in CAVEATS:
         found.append(f"there is no data source {record.data.source!r}")
-    return [*found, *_history(record), *_scores(record), *_labels(record, test_labels)]
+    digest = hashlib.sha256(record.predictions.labels.astype(np.uint8).tobytes()).hexdigest()[:16]
+    labels = [_OTHER_LABELS] if digest != KNOWN_LABELS.get(record.data.fingerprint, digest) else []
+    return [*found, *_history(record), *_scores(record), *labels]
+
+
+def other_labels(record: RunRecord, test_labels: np.ndarray | None) -> list[str]:
+    """The same of a record whose data is at hand, with the labels `test_labels` (N,)."""
+    other = test_labels is not None and not np.array_equal(record.predictions.labels, test_labels)
+    return [_OTHER_LABELS] if other else []
+
+
+_OTHER_LABELS = "its labels are not those of its data's test images"
 
 
 def _mistyped(value: Any, hint: Any, name: str) -> Iterator[str]:
@@ -90,11 +101,3 @@ def _counted(score: Score) -> bool:
     """Whether an accuracy is a whole number of images."""
     hits = score.accuracy * score.n
     return 0 <= score.accuracy <= 1 and math.isclose(hits, round(hits), abs_tol=1e-6)
-
-
-def _labels(record: RunRecord, test_labels: np.ndarray | None) -> Iterator[str]:
-    labels = record.predictions.labels
-    digest = hashlib.sha256(labels.astype(np.uint8).tobytes()).hexdigest()[:16]
-    other = test_labels is not None and not np.array_equal(labels, test_labels)
-    if other or digest != KNOWN_LABELS.get(record.data.fingerprint, digest):
-        yield "its labels are not those of its data's test images"

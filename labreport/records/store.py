@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from labreport.files import write_atomically, writing
-from labreport.records.doubts import doubts
+from labreport.records.doubts import doubts, other_labels
 from labreport.records.record import (
     SCHEMA,
     DataInfo,
@@ -111,18 +112,8 @@ class Store:
             RecordError: a file is missing or cut off, is of a newer version, or says two different things.
         """
         try:
-            raw = json.loads(path.read_text(), parse_constant=_refuse)
-            schema = raw.get("schema", 1)
-            if schema > SCHEMA:
-                raise RecordError(
-                    f"{path}: written by a newer version (its records have schema {schema}, this one reads up to "
-                    f"{SCHEMA}); it is left out: use that version to read it"
-                )
-            with np.load(io.BytesIO(path.with_suffix(".npz").read_bytes()), allow_pickle=False) as archive:
-                arrays = dict(archive)
-            key = str(arrays.pop("key", raw["key"]))  # schema 1 had none
-            record = _READERS[schema](raw, arrays)
-            found = doubts(record, path.stem, key, self.test_labels.get(record.data.fingerprint))
+            record, found = _read(path, *(_stamp(file) for file in (path, path.with_suffix(".npz"))))
+            found = found or other_labels(record, self.test_labels.get(record.data.fingerprint))
         except RecordError:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
@@ -136,6 +127,29 @@ class Store:
                 "or move them away and train it again"
             )
         return record
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    """What changes with a file's content."""
+    now = path.stat()
+    return now.st_ino, now.st_mtime_ns, now.st_size
+
+
+@functools.lru_cache(maxsize=512)  # a notebook asks for the same records a hundred times
+def _read(path: Path, *stamps: tuple[int, int, int]) -> tuple[RunRecord, list[str]]:
+    """The record in `path` while its two files have these stamps, and what speaks against it."""
+    raw = json.loads(path.read_text(), parse_constant=_refuse)
+    schema = raw.get("schema", 1)
+    if schema > SCHEMA:
+        raise RecordError(
+            f"{path}: written by a newer version (its records have schema {schema}, this one reads up to "
+            f"{SCHEMA}); it is left out: use that version to read it"
+        )
+    with np.load(io.BytesIO(path.with_suffix(".npz").read_bytes()), allow_pickle=False) as archive:
+        arrays = dict(archive)
+    key = str(arrays.pop("key", raw["key"]))  # schema 1 had none
+    record = _READERS[schema](raw, arrays)
+    return record, doubts(record, path.stem, key)
 
 
 def _refuse(constant: str) -> float:

@@ -105,8 +105,10 @@ def execute_all(
     at_once = lab.complete and len(notebooks) > 1
     forked = forking() if at_once else nullcontext(AsyncKernelManager)
     jobs = available_cpus() if at_once else 1
+    # Kernels that share the cores would wait for each other's threads busily: three times the work for one notebook.
+    one_each = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if at_once else {}
     # Threads, also where it is one: in the main thread nbclient would take over SIGTERM and SIGINT.
-    with headless(lab), forked as manager, ThreadPoolExecutor(jobs) as pool:
+    with paths.variables(**one_each), headless(lab), forked as manager, ThreadPoolExecutor(jobs) as pool:
         try:
             return list(pool.map(partial(execute_and_tell, lab, manager), labels, notebooks))
         except KeyboardInterrupt:

@@ -39,7 +39,7 @@ def bars(
         if names:
             picture.set_title(names[i], fontsize=7.5, pad=3)
         for column, (ax, (title, said)) in enumerate(zip(row, probabilities.items(), strict=True)):
-            percents, best = 100 * said[i], int(said[i].argmax())
+            percents, best = np.round(100 * said[i], 1), int(said[i].argmax())  # as printed, on any processor
             colours = [BLUE if k == best else "#b9c9d9" for k in range(len(classes))]
             ax.barh(range(len(classes)), percents, color=colours, height=0.75)
             ax.set(xlim=(0, 118), xticks=[0, 50, 100], ylim=(len(classes) - 0.5, -0.5))

@@ -97,7 +97,8 @@ def test_build_report_runs_the_notebooks_in_order_with_the_session_s_parameters(
 
 
 MEET = """
-import pathlib, time
+import os, pathlib, time
+assert os.environ["OMP_NUM_THREADS"] == "1", "each of two kernels would take both cores"
 pathlib.Path({mine!r}).touch()
 end = time.monotonic() + 60
 while not pathlib.Path({other!r}).exists():
@@ -107,7 +108,8 @@ while not pathlib.Path({other!r}).exists():
 
 
 @pytest.mark.skipif(os.cpu_count() < 2, reason="needs two cores")
-def test_with_nothing_to_train_notebooks_run_at_once_and_stay_in_order(tmp_path):
+def test_with_nothing_to_train_notebooks_run_at_once_and_stay_in_order(tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
     paper_session()
     here, there = str(tmp_path / "here"), str(tmp_path / "there")
     first = write_notebook(tmp_path / "01_one.ipynb", MEET.format(mine=here, other=there))

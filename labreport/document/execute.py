@@ -109,11 +109,20 @@ def execute_all(
     one_each = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")} if at_once else {}
     # Threads, also where it is one: in the main thread nbclient would take over SIGTERM and SIGINT.
     with paths.variables(**one_each), headless(lab), forked as manager, ThreadPoolExecutor(jobs) as pool:
+        order = list(range(len(notebooks)))
+        if at_once:  # the longest first, so that none is left alone at the end
+            order.sort(key=lambda i: code_cells(notebooks[i]), reverse=True)
         try:
-            return list(pool.map(partial(execute_and_tell, lab, manager), labels, notebooks))
+            run = partial(execute_and_tell, lab, manager)
+            executed = pool.map(run, [labels[i] for i in order], [notebooks[i] for i in order])
+            return [notebook for _, notebook in sorted(zip(order, executed, strict=True))]
         except KeyboardInterrupt:
             end_children()
             raise
+
+
+def code_cells(notebook: Path) -> int:
+    return sum(cell.cell_type == "code" for cell in nbformat.read(notebook, as_version=4).cells)
 
 
 def execute_and_tell(lab: Lab, manager: type[AsyncKernelManager], label: str, notebook: Path) -> nbformat.NotebookNode:

@@ -7,6 +7,7 @@ import datetime
 import logging
 import re
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def drawn_as(source: Source, kind: str) -> Source:
         target = f"{match['stem']}.{kind}"
         if not (source.build / target).exists():
             page = f'#set page(width: auto, height: auto, margin: 0pt)\n#image("{match["stem"]}.svg", alt: "")'
-            main = source.build / "picture.typ"
+            main = source.build / f"picture-{kind}.typ"
             main.write_text(page)
             drawing = typst.compile(main, root=source.build, format=kind, ppi=SVG_SCALE)  # type: ignore[call-overload]
             main.unlink()
@@ -133,6 +134,9 @@ def drawn_as(source: Source, kind: str) -> Source:
         return target
 
     return Source(re.sub(r"(?P<stem>images/[\w-]+)\.svg", draw, source.html), source.build, source.date)
+
+
+ONE_AT_A_TIME = threading.Lock()  # pypandoc changes the process's folder, and looks for pandoc in a global
 
 
 def pandoc(source: Source, to: str, template: str | None, options: Sequence[str], output: Path | None = None) -> str:
@@ -148,7 +152,10 @@ def pandoc(source: Source, to: str, template: str | None, options: Sequence[str]
     place = {"outputfile": str(output)} if output else {}
     logging.getLogger("pypandoc").setLevel(logging.CRITICAL)  # what it would log is in the error, too
     try:
-        return pypandoc.convert_text(source.html, to, READER, extra_args=arguments, cworkdir=str(source.build), **place)
+        with ONE_AT_A_TIME:
+            return pypandoc.convert_text(
+                source.html, to, READER, extra_args=arguments, cworkdir=str(source.build), **place
+            )
     except RuntimeError as error:
         if formulas := re.findall(r"Could not convert TeX math (.*?),? rendering as TeX", str(error), re.DOTALL):
             raise FormulaError([formula.strip() for formula in formulas]) from error

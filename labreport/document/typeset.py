@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def write_documents(chapters: Sequence[Chapter], frame: Frame, profile: str, for
     source = Source(images_apart("\n".join(parts), build), build, frame.date)
     cover = frame.cover | {"lang": "en", "made": origins(chapters)}
     write_atomically(build / "cover.json", json.dumps(cover, ensure_ascii=False, indent=1).encode())
-    documents = {name: set_what_can_be(FORMATS[name], source, chapters) for name in formats}
+    with ThreadPoolExecutor() as pool:  # typst sets pages while pandoc converts for another format
+        written = pool.map(lambda name: set_what_can_be(FORMATS[name], source, chapters), formats)
+        documents = dict(zip(formats, written, strict=True))
     if "pdf" in documents:
         write_atomically(figures / "report.pdf", documents["pdf"].read_bytes())
     return Report(documents, figures, figures / "table1.md")

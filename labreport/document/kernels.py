@@ -5,6 +5,7 @@ In a report that trains nothing, the imports of one kernel a notebook would take
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -78,6 +79,7 @@ def serve(fd: int) -> None:
     """Fork a kernel for every line on the socket `fd`, and answer with its process's number, until that is closed."""
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.freeze()  # what is imported stays: no kernel need look through it for garbage
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the system forgets a kernel that has ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=fd)

@@ -126,12 +126,10 @@ class Bench:
         """A function that calls `run` with about `seconds` worth of images, and returns images a second.
 
         Their number, a multiple of `batch_size` up to `n_images`, comes from trials, after a first one that warms up
-        and waits for the loop's process; where one batch takes that much longer than `seconds`, it is one batch.
+        and waits for the loop's process.
         """
         trial = min(max(256 // batch_size, 1) * batch_size, self.n_images)
-        first = _rate(run, trial)
-        if trial == batch_size and trial / first > 8 * self.seconds:
-            return partial(_rate, run, batch_size)
+        run(trial)
         while trial / (rate := _rate(run, trial)) < self.seconds / 4 and trial * 4 <= self.n_images:
             trial *= 4
         images = min(rate * self.seconds, self.n_images)

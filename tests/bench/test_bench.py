@@ -77,13 +77,6 @@ def test_paced_rounds_have_at_least_one_batch_and_at_most_all_images(tmp_path):
     assert min(asked) == 64 and max(asked) <= 400 and asked[-1] == 384
 
 
-def test_a_batch_that_takes_far_longer_than_a_round_is_tried_once(tmp_path):
-    asked = []
-    side = tiny(tmp_path, seconds=1e-9, n_images=10_000).paced(lambda images: asked.append(images), 2_000)
-    side()
-    assert asked == [2_000, 2_000]
-
-
 def test_matmul_rate_is_plausible():
     assert 1e8 < bench.matmul_flops(torch.float32, CPU, 0.01) < 1e15
 

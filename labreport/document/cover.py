@@ -47,7 +47,7 @@ DATA_NOTICES = {
 }
 NOTATION = "mean ± standard deviation over (n) seeds, with a 95 % interval"
 # Of the run that came with the code, which no record can tell.
-REFERENCE_CONDITIONS = "Trainings ran two side by side, and partly beside other work: their times are upper bounds."
+REFERENCE_CONDITIONS = "Trainings ran two side by side, and most beside other work: their times are upper bounds."
 
 
 def title_page(lab: Lab, systems: RecordsByName) -> dict:
@@ -138,7 +138,8 @@ def summary(lab: Lab, systems: RecordsByName) -> str:
     earlier = lab.of_earlier_code(systems)
     frame = tables.table1(systems, earlier).drop(columns=["MiB", "MFLOPs"])
     caption = (
-        f"Table 1 of the lab report as measured: {NOTATION}; verdict: the measured value, relative to the reported one"
+        f"Table 1 of the lab report as measured: {NOTATION}; one training: where one more lies with 95 % probability; "
+        "verdict: where that lies, relative to the reported number or what rounds to it"
     )
     caption += "; †: measured by earlier code" if earlier else ""
     caveat = "; ".join(filter(None, (lab.caveat, tables.weights_note(records))))
@@ -162,14 +163,16 @@ def verdicts(table1: pd.DataFrame) -> str:
     if compared.empty:
         return "None of the report’s accuracies can be compared with these runs."
     groups = compared.groupby("Verdict", sort=False)["Method"]
-    found = ", ".join(f"{verdict} {len(names)} ({'; '.join(names)})" for verdict, names in groups)
-    return f"Beside {len(compared)} of the report’s accuracies stands a measured one: {found}."
+    found = ", ".join(f"{verdict} for {len(names)} ({'; '.join(names)})" for verdict, names in groups)
+    return f"Beside {len(compared)} of the report’s accuracies stands a measured one, which {found}."
 
 
 def judged(found: Sequence[Claim]) -> str:
     """The report's claims with their verdicts, as HTML."""
     counts = Counter(claim.verdict.replace(tables.NONE, "not judged") for claim in found)
-    tally = ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
+    plural = {"holds": "hold", "does not hold": "do not hold", "undecided": "are undecided"}
+    words = {kind: kind if count == 1 else plural.get(kind, kind) for kind, count in counts.items()}
+    tally = ", ".join(f"{count} {words[kind]}" for kind, count in counts.most_common())
     lines = (f"<li>{html.escape(f'{c.text} ({c.place})')}: <strong>{c.verdict}</strong></li>" for c in found)
     link = '<a href="#which-of-the-reports-claims-hold">evidence and tests</a>'
     return f"<p>Of the report’s {len(found)} claims ({link}): {tally}.</p>\n<ul>{''.join(lines)}</ul>"

@@ -33,6 +33,7 @@ INK, GREY, PALE = "#222222", "#7a7a7a", "#e9edf2"
 BLUE, ORANGE = "#1f4e79", "#d98e04"  # measured and reported; validation and training: apart in grey print as well
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#222222", "#7a7a7a")  # Okabe and Ito
 MARKERS = "os^DvPX*"
+MEASURED = "measured mean; one training, 95 %"  # of bars that a reported number, of one training, is judged by
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -245,15 +246,15 @@ def confusion(records: Sequence[RunRecord]) -> Figure:
 
 @styled
 def per_class(records: Sequence[RunRecord], reported: System | None = None) -> Figure:
-    """Accuracy of each class, measured (mean, 95 % interval, each seed faint) and as the report states it."""
+    """Accuracy of each class: the mean, one training's 95 % interval, each seed faint; and as the report states it."""
     correct, total = tables.class_counts(records)
     classes = records[0].data.classes
     figure = _figure(0.8 + 0.17 * len(classes))
     ax = figure.subplots()
     shares = correct / total
-    intervals = [statistics.accuracy_interval(correct[:, k].tolist(), int(total[k])) for k in range(len(classes))]
+    intervals = [statistics.next_accuracy(correct[:, k].tolist(), int(total[k])) for k in range(len(classes))]
     found = dict(enumerate(zip(shares.mean(axis=0), intervals, strict=True)))
-    _dots(ax, classes, found, markersize=4, label="measured, 95 % interval")
+    _dots(ax, classes, found, markersize=4, label=MEASURED)
     if len(records) > 1:
         look = {"marker": "|", "linewidth": 1, "color": BLUE, "alpha": 0.6, "size": 7}
         sns.stripplot(pd.DataFrame(100 * shares), orient="h", jitter=False, ax=ax, **look)
@@ -358,7 +359,7 @@ def singular_values(before: np.ndarray, after: Mapping[int, np.ndarray]) -> Figu
 
 @styled
 def comparison(records_by_name: RecordsByName, reference: RecordsByName | None = None) -> Figure:
-    """Table 1 as dots: what the report states, what was measured with its interval, and the reference run's mean."""
+    """Table 1 as dots: what the report states, the measured mean with one training's interval, the reference run's."""
     rows = tables.comparison_rows(records_by_name)
     figure = _figure(0.8 + 0.19 * len(rows))
     ax = figure.subplots()
@@ -371,8 +372,8 @@ def comparison(records_by_name: RecordsByName, reference: RecordsByName | None =
     if reference:
         means = {k + 0.32: 100 * found.value for k, found in measured(reference).items()}
         ax.plot(list(means.values()), list(means), "s", color=GREY, markersize=3.5, label="reference run")
-    dots = {k: (found.value, found.interval) for k, found in own.items()}
-    _dots(ax, [row.label for row in rows], dots, label="measured, 95 % interval")
+    dots = {k: (found.value, found.one_training) for k, found in own.items()}
+    _dots(ax, [row.label for row in rows], dots, label=MEASURED)
     for k in sorted(set(range(len(rows))) - set(own)):
         note: dict[str, Any] = {"xy": (1, k), "xycoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
         ax.annotate("not run", **note, fontsize=7, color=GREY)

@@ -76,7 +76,7 @@ def grid(images: np.ndarray, titles: Sequence[str], columns: int = 10) -> Figure
 def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
     """An image (3, H, W), and under it of every layer's outputs (C, h, w) the maps that vary most over the image.
 
-    Zero is white; blue is above it, red below, each map by its own largest value.
+    Zero is white; red is above it, blue below, each map by its own largest value.
     """
     figure = Figure(figsize=(WIDTH, 0.75 + 0.63 * len(maps)), layout="constrained")
     first, *axes = figure.subplots(len(maps) + 1, 1, height_ratios=[1.5, *([1.0] * len(maps))])
@@ -90,7 +90,7 @@ def feature_maps(image: np.ndarray, maps: Mapping[str, np.ndarray]) -> Figure:
         for place, k in enumerate(chosen):
             left = place * (TILE + 2)
             sheet[:, left : left + TILE] = values[k][np.ix_(rows, columns)] / max(float(np.abs(values[k]).max()), 1e-12)
-        ax.imshow(sheet, cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
+        ax.imshow(sheet, cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         ax.set_anchor("W")
         ax.axis("off")
         ax.set_title(

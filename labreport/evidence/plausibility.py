@@ -13,9 +13,8 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import scipy
 
-from labreport.evidence.statistics import Interval, Measurement, answers, least_cross_entropy, measure
+from labreport.evidence.statistics import Interval, Measurement, answers, least_cross_entropy, measure, next_run
 from labreport.evidence.tables import NONE, RecordsByName, class_counts, short_title, span, spread
 from labreport.facts.recipes import RECIPES
 from labreport.facts.reported import SPLITS, ClassLine, Report, Statement, System
@@ -89,15 +88,6 @@ def rounding(lines: Sequence[ClassLine]) -> str:
 
 
 # --- beside what was measured ---------------------------------------------------------------------------------------
-
-
-def next_run(values: Sequence[float]) -> Interval:
-    """Where one more training's value lies with 95 % probability, from at least two seeds' (Student's prediction)."""
-    n = len(values)
-    if n < 2:
-        return Interval(np.nan, np.nan, "none, one run")
-    half = scipy.stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
-    return Interval(float(np.mean(values) - half), float(np.mean(values) + half), f"prediction from {n} seeds")
 
 
 def plausible(statement: Statement, interval: Interval) -> str:

@@ -1,8 +1,9 @@
 """From predictions to accuracy, confusion, calibration, intervals and paired tests: arrays or records in, numbers out.
 
 Several seeds of one recipe are several draws of the same training, measured on the same test images. Student's t
-interval over seeds says where the mean of all seeds lies, on these images; a single run has only the interval of its
-images (Wilson's, for an accuracy). `Interval.method` says which of the two a reader is looking at.
+interval over seeds says where the mean of all seeds lies, on these images; his prediction says where one more training
+lies, which is what a number that somebody else's one training gave is judged by. A single run has only the interval of
+its images (Wilson's, for an accuracy). `Interval.method` says what a reader is looking at.
 """
 
 from __future__ import annotations
@@ -45,12 +46,16 @@ class Calibration(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """A quantity's mean over `n` seeds, their standard deviation (nan for one), and the 95 % interval of the mean."""
+    """A quantity's mean over `n` seeds, their standard deviation (nan for one), and two 95 % intervals.
+
+    `interval` is the mean's, `one_training` that of one more seed's value; of a single run both are its images'.
+    """
 
     value: float
     sd: float
     n: int
     interval: Interval
+    one_training: Interval
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,8 +167,27 @@ def accuracy_interval(successes: Sequence[int], n: int, confidence: float = 0.95
     """
     if len(set(successes)) < 2:
         return wilson_interval(successes[0], n, confidence)
-    low, high, method = mean_interval(np.asarray(successes) / n, confidence)
-    return Interval(max(low, 0.0), min(high, 1.0), method)
+    return _share(mean_interval(np.asarray(successes) / n, confidence))
+
+
+def _share(interval: Interval) -> Interval:
+    return interval._replace(low=max(interval.low, 0.0), high=min(interval.high, 1.0))
+
+
+def next_run(values: Sequence[float]) -> Interval:
+    """Where one more training's value lies with 95 % probability, from at least two seeds' (Student's prediction)."""
+    n = len(values)
+    if n < 2:
+        return Interval(np.nan, np.nan, "none, one run")
+    half = scipy.stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
+    return Interval(float(np.mean(values) - half), float(np.mean(values) + half), f"prediction from {n} seeds")
+
+
+def next_accuracy(successes: Sequence[int], n: int) -> Interval:
+    """`next_run` of accuracies, with the fall-back of `accuracy_interval`, whose arguments it has."""
+    if len(set(successes)) < 2:
+        return accuracy_interval(successes, n)
+    return _share(next_run(np.asarray(successes) / n))
 
 
 def loss_interval(losses: Sequence[ArrayLike], confidence: float = 0.95) -> Interval:
@@ -177,7 +201,8 @@ def loss_interval(losses: Sequence[ArrayLike], confidence: float = 0.95) -> Inte
 def verdict(reported: float, low: float, high: float, tolerance: float = 0.0) -> str:
     """What was measured, relative to what was reported: `agrees`, `higher` or `lower`.
 
-    It agrees when the interval [low, high] reaches the reported value, or what prints like it (± `tolerance`).
+    It agrees when the interval [low, high], of one training, reaches the reported value, or what prints like it
+    (± `tolerance`).
     """
     if low > reported + tolerance:
         return "higher"
@@ -244,9 +269,11 @@ def measure(records: Sequence[RunRecord], quantity: str) -> Measurement:
     """
     correct = answers(records)
     split, _, kind = quantity.partition(" ")
+    one_training = None
     if quantity == "test accuracy":
         values = correct.mean(axis=1)
-        interval = accuracy_interval(correct.sum(axis=1).tolist(), correct.shape[1])
+        right = correct.sum(axis=1).tolist(), correct.shape[1]
+        interval, one_training = accuracy_interval(*right), next_accuracy(*right)
     elif quantity == "test loss":
         values = [record.predictions.nll.mean(dtype=float) for record in records]
         interval = loss_interval([record.predictions.nll for record in records])
@@ -257,16 +284,18 @@ def measure(records: Sequence[RunRecord], quantity: str) -> Measurement:
             raise ValueError(f"{records[0].name} was trained on the validation images, so it has no {quantity}")
         values = [getattr(score, kind) for score in scores]
         if kind == "accuracy":
-            interval = accuracy_interval([round(score.accuracy * score.n) for score in scores], scores[0].n)
+            right = [round(score.accuracy * score.n) for score in scores], scores[0].n
+            interval, one_training = accuracy_interval(*right), next_accuracy(*right)
         else:
             interval = mean_interval(values) if len(values) > 1 else Interval(np.nan, np.nan, "none, one run")
     elif quantity in ("parameters", "size"):
         values = [record.parameters if quantity == "parameters" else record.size_bytes / 2**20 for record in records]
-        interval = Interval(values[0], values[0], "exact")
+        interval = one_training = Interval(values[0], values[0], "exact")
     else:
         raise ValueError(f"{quantity!r} is not measured; ask for an accuracy, a loss, parameters or size")
     sd = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-    return Measurement(float(np.mean(values)), sd, len(values), interval)
+    one_training = one_training or (next_run(values) if len(values) > 1 else interval)
+    return Measurement(float(np.mean(values)), sd, len(values), interval, one_training)
 
 
 def calibration(records: Sequence[RunRecord]) -> Calibration:
@@ -341,11 +370,14 @@ def seeds_to_decide(correct_a: ArrayLike, correct_b: ArrayLike, threshold: float
     """
     a, b = np.atleast_2d(np.asarray(correct_a, dtype=float)), np.atleast_2d(np.asarray(correct_b, dtype=float))
     images = np.append(a.mean(axis=0) - b.mean(axis=0), [1.0, -1.0])  # as in `paired_test`
-    scatters = [_seed_variance(x) for x in (a, b) if len(x) > 1]
+    several = [x for x in (a, b) if len(x) > 1]
+    scatters = [_seed_variance(x) for x in several]
+    # What single answers scatter from seed to seed is in the images' variance, and more seeds average it out.
+    within = [x.var(axis=0, ddof=1).mean() for x in several]
+    lasting = max(images.var() - sum(w / len(x) for w, x in zip(within, several, strict=True)), 0.0)
 
     def terms(n: np.ndarray) -> list[tuple[Any, Any]]:
-        # The images' term holds a share of the seeds' scatter, which more seeds would lower: a bound from above.
-        of_images = np.full(n.shape, images.var() / images.size)
+        of_images = (lasting + sum(within) / n) / images.size
         return [(of_images, images.size - 1), *((scatter / n, n - 1) for scatter in scatters)]
 
     return _fewest(abs(a.mean() - b.mean() - threshold), terms, power)

@@ -31,6 +31,7 @@ from labreport.facts.reported import (
 from labreport.records.record import DataInfo, Epoch, RunRecord
 
 NONE = "—"  # nothing stated, nothing measured, or nothing to compare
+ONE_TRAINING = "One training"  # where one more lies with 95 % probability, of a single run as its images let expect
 MARK = "‡"  # stands beside results whose training started from other weights than torchvision's
 RecordsByName = Mapping[str, Sequence[RunRecord]]
 
@@ -123,11 +124,11 @@ def machine(record: RunRecord) -> str:
 
 
 def runs(records: Sequence[RunRecord]) -> str:
-    """`1 run (seed 0)`, `3 runs (seeds 0, 1, 2)` or `10 runs (seeds 0 to 9)`: the n that every result carries."""
+    """`1 run, seed 0`, `3 runs, seeds 0, 1, 2` or `10 runs, seeds 0 to 9`: the n that every result carries."""
     numbers = [record.seed for record in records]
     in_a_row = len(numbers) > 3 and numbers == list(range(numbers[0], numbers[-1] + 1))
     seeds = f"{numbers[0]} to {numbers[-1]}" if in_a_row else ", ".join(map(str, numbers))
-    return f"{len(records)} runs (seeds {seeds})" if len(records) > 1 else f"1 run (seed {seeds})"
+    return f"{len(records)} runs, seeds {seeds}" if len(records) > 1 else f"1 run, seed {seeds}"
 
 
 def accuracy_text(measured: Measurement) -> str:
@@ -238,25 +239,28 @@ def summary_table(records: Sequence[RunRecord], reported: System | None = None) 
         for statement in distinct(reported.stated(quantity)) if reported else []:
             # A count of ours from the report's code is no statement of its own that a measurement could confirm.
             counted = statement.place.startswith("counted")
-            verdict = NONE if counted else _verdict(records, statement, measured.interval)
-            rows.append((quantity, statement.printed, statement.place, *_texts(records, quantity, measured), verdict))
+            verdict = NONE if counted else _verdict(records, statement, measured.one_training)
+            judged = [NONE if verdict == NONE else _interval(quantity, measured.one_training), verdict]
+            rows.append((quantity, statement.printed, statement.place, *_texts(records, quantity, measured), *judged))
         if not rows or rows[-1][0] != quantity:
-            rows.append((quantity, NONE, NONE, *_texts(records, quantity, measured), NONE))
-    frame = pd.DataFrame(rows, columns=["Quantity", "Reported", "Place", "Measured", "95 % interval", "Verdict"])
+            rows.append((quantity, NONE, NONE, *_texts(records, quantity, measured), NONE, NONE))
+    columns = ["Quantity", "Reported", "Place", "Measured", "95 % interval", ONE_TRAINING, "Verdict"]
+    frame = pd.DataFrame(rows, columns=columns)
     frame["Quantity"] = frame["Quantity"].str.capitalize()
     return frame
 
 
 def _texts(records: Sequence[RunRecord], quantity: str, measured: Measurement) -> tuple[str, str]:
     """A measurement and its interval, as its kind is written."""
+    within = _interval(quantity, measured.interval)
     if quantity == "parameters":
-        return f"{measured.value:,.0f}", NONE
+        return f"{measured.value:,.0f}", within
     if quantity == "size":
-        return f"{measured.value:.2f} MiB", NONE
+        return f"{measured.value:.2f} MiB", within
     seeds = f" (n = {measured.n})"
     if quantity.endswith("loss"):
         sd = f" ± {measured.sd:.4f}{seeds}" if measured.n > 1 else ""
-        return f"{measured.value:.4f}{sd}", span(measured.interval, digits=4)
+        return f"{measured.value:.4f}{sd}", within
     if measured.n > 1:
         text = f"{100 * measured.value:.2f} ± {100 * measured.sd:.2f} %{seeds}"
     elif quantity == "test accuracy":
@@ -264,22 +268,37 @@ def _texts(records: Sequence[RunRecord], quantity: str, measured: Measurement) -
         text = f"{percent(measured.value)} ({correct.sum()}/{correct.size})"
     else:
         text = percent(measured.value)
-    return text, f"{span(measured.interval, 100)} %"
+    return text, within
+
+
+def _interval(quantity: str, interval: Interval) -> str:
+    if quantity in ("parameters", "size"):
+        return NONE  # a count
+    return span(interval, digits=4) if quantity.endswith("loss") else f"{span(interval, 100)} %"
 
 
 def per_class_table(records: Sequence[RunRecord], reported: System | None = None) -> pd.DataFrame:
-    """Each class's accuracy in the report's form, pooled over the seeds, with the interval of the seeds' mean."""
+    """Each class's accuracy in the report's form, pooled over the seeds, with the interval of the seeds' mean.
+
+    Where the report lists it, also with the interval of one training, which the verdict is by.
+    """
     lines = {line.name: line for line in reported.per_class} if reported else {}
     correct, total = class_counts(records)
     rows = []
     for k, name in enumerate(records[0].data.classes):
-        interval = statistics.accuracy_interval(correct[:, k].tolist(), int(total[k]))
+        right = correct[:, k].tolist(), int(total[k])
+        interval, one = statistics.accuracy_interval(*right), statistics.next_accuracy(*right)
         hits, images = int(correct[:, k].sum()), int(total[k]) * len(records)
         line = lines.get(name) if is_cifar10(records) else None
-        verdict = statistics.verdict(line.correct / line.total, interval.low, interval.high) if line else NONE
-        measured = f"{100 * hits / images:.0f}% ({hits}/{images})"  # in the report's form
-        rows.append((name, line.printed if line else NONE, measured, f"{span(interval, 100, 1)} %", verdict))
-    return pd.DataFrame(rows, columns=["Class", "Reported", "Measured", "95 % interval", "Verdict"])
+        measured = (
+            f"{100 * hits / images:.0f}% ({hits}/{images})",
+            f"{span(interval, 100, 1)} %",
+        )  # in the report's form
+        judged = (NONE, NONE)
+        if line:
+            judged = f"{span(one, 100, 1)} %", statistics.verdict(line.correct / line.total, one.low, one.high)
+        rows.append((name, line.printed if line else NONE, *measured, *judged))
+    return pd.DataFrame(rows, columns=["Class", "Reported", "Measured", "95 % interval", ONE_TRAINING, "Verdict"])
 
 
 def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
@@ -288,15 +307,16 @@ def without_empty(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def listing_table(listing: System, candidates: RecordsByName) -> pd.DataFrame:
-    """A listing of the report beside networks that it may be of: test loss and classes, each with a verdict."""
+    """A listing of the report beside networks that it may be of: test loss and classes, by one training's intervals."""
     (loss,) = listing.stated("test loss")
     frame = pd.DataFrame({"": ["loss", *(line.name for line in listing.per_class)]})
     frame["The report"] = [loss.printed, *(f"{100 * line.correct / line.total:.1f} %" for line in listing.per_class)]
     for records in candidates.values():
         measured = measure(records, "test loss")
         classes = per_class_table(records, listing)
-        frame[f"{short_title(records)}, 95 %"] = [span(measured.interval, digits=3), *classes["95 % interval"]]
-        frame[f"{short_title(records)} is"] = [_verdict(records, loss, measured.interval), *classes["Verdict"]]
+        one = measured.one_training
+        frame[f"{short_title(records)}, 95 %"] = [span(one, digits=3), *classes[ONE_TRAINING]]
+        frame[f"{short_title(records)} is"] = [_verdict(records, loss, one), *classes["Verdict"]]
     return frame
 
 
@@ -373,14 +393,15 @@ def comparison_rows(records_by_name: RecordsByName) -> list[ComparisonRow]:
 def table1(records_by_name: RecordsByName, earlier: Container[str] = ()) -> pd.DataFrame:
     """The report's Table 1 beside the measured one.
 
-    Percentages are of the images that the row names, else of the test set; measured is mean ± sd over (n) seeds. The
-    recipes in `earlier`, which other code measured, are marked with †.
+    Percentages are of the images that the row names, else of the test set; measured is mean ± sd over (n) seeds, with
+    the mean's interval and one training's, which the verdict is by. The recipes in `earlier`, which other code
+    measured, are marked with †.
     """
     rows = []
     for row in comparison_rows(records_by_name):
         records = records_by_name.get(row.name, ())
         if not records:
-            rows.append((row.label, row.printed, "not run", *[NONE] * 6))
+            rows.append((row.label, row.printed, "not run", *[NONE] * 7))
             continue
         measured = measure(records, row.quantity)
         rows.append(
@@ -389,7 +410,8 @@ def table1(records_by_name: RecordsByName, earlier: Container[str] = ()) -> pd.D
                 row.printed,
                 spread(measured),
                 span(measured.interval, 100),
-                _verdict(records, row.statement, measured.interval),
+                span(measured.one_training, 100),
+                _verdict(records, row.statement, measured.one_training),
                 f"{records[0].parameters:,}",
                 f"{records[0].size_bytes / 2**20:.2f}",
                 f"{records[0].forward_flops / 1e6:.1f}",
@@ -401,6 +423,7 @@ def table1(records_by_name: RecordsByName, earlier: Container[str] = ()) -> pd.D
         "Reported, %",
         "Measured, %",
         "95 % interval",
+        ONE_TRAINING,
         "Verdict",
         "Parameters",
         "MiB",

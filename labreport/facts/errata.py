@@ -250,8 +250,8 @@ ERRATA: tuple[Erratum, ...] = (
         "III A",
         "68 % is “a slight improvement compared to the baseline”",
         "Against section II's 7808 it loses 991 images (9.91 points), and the loss rises from 0.649 to 0.913. Against "
-        "Table 1's 67 % it gains 1.17 points: within ±1.3, the 95 % interval of a difference of two independent "
-        "samples of 10,000.",
+        "Table 1's 67 %, which may be anything from 66.5 to 67.5, it gains 0.7 to 1.7 points: about the ±1.3 that the "
+        "95 % interval of a difference of two independent samples of 10,000 reaches.",
     ),
     Erratum(
         "E31",
@@ -312,7 +312,7 @@ ERRATA: tuple[Erratum, ...] = (
         "Appendix, ResNet code",
         "# predicted = torch.max(output.data, 1)",
         "Commented out, so that predicted is never assigned: NameError in the first validation. Without the # it "
-        "would be a pair; _, predicted = torch.max(output, 1) is meant. This code did not print this log.",
+        "would be a pair; _, predicted = torch.max(output, 1) is meant. As it stands this code printed no log.",
     ),
     Erratum(
         "E39",
@@ -403,7 +403,8 @@ ERRATA: tuple[Erratum, ...] = (
         "III C, second",
         "[3]: training and validation loss “reduced to 0.06 and 0.05” at accuracies 0.9 and 0.85",
         "A wrong answer leaves the true class a probability of at most 1/2, a loss of at least ln 2. So the mean "
-        "cross-entropies are at least 0.069 and 0.104; and the lower loss is at the lower accuracy.",
+        "cross-entropies are at least 0.066 and 0.101, however the accuracies were rounded; and the lower loss is at "
+        "the lower accuracy.",
     ),
     Erratum(
         "E51",

@@ -183,11 +183,12 @@ def results(lab: Lab, records: Sequence[RunRecord]) -> None:
     reported = SYSTEMS.get(name)
     runs = tables.runs(records)
     summary = tables.without_empty(tables.summary_table(records, reported))
-    lab.table(summary, f"{name}-summary", f"{title}: reported and measured, {runs}")
+    compared = "reported and measured" if reported else "measured"
+    lab.table(summary, f"{name}-summary", f"{title}: {compared}, {runs}")
     classes = tables.without_empty(tables.per_class_table(records, reported))
     lab.table(classes, f"{name}-classes", f"{title}: test accuracy of each class, {runs}")
     if reported and reported.per_class and tables.is_cifar10(records):
-        caption = f"{title}: test accuracy of each class, reported and measured with 95 % intervals."
+        caption = f"{title}: test accuracy of each class, reported and measured; bars: 95 % of single trainings."
         lab.show(figures.per_class(records, reported), f"{name}-classes-plot", caption)
     caption = f"{title}: confusion matrix on the test set, {runs}; a row is a true class."
     lab.show(figures.confusion(records), f"{name}-confusion", caption)
@@ -201,8 +202,15 @@ def listing(lab: Lab, systems: RecordsByName) -> None:
     if not seen:
         lab.say("The listing is of CIFAR-10's test images, which no run here has seen.")
         return
-    caption = "Section II's listing beside the networks that it may be of, with 95 % intervals"
-    lab.table(tables.listing_table(SYSTEMS["baseline"], seen), "listing", caption)
+    caption = "Section II's listing beside the networks that it may be of: where one more training lies, 95 %"
+    frame = tables.listing_table(SYSTEMS["baseline"], seen)
+    lab.table(frame, "listing", caption)
+    fits = {title: frame[f"{title} is"] == "agrees" for title in map(tables.short_title, seen.values())}
+    findings = (
+        f"- {title}: {fit[1:].sum()} of the {len(fit) - 1} classes, {'and' if fit[0] else 'but not'} the loss."
+        for title, fit in fits.items()
+    )
+    lab.say("What one more training could have printed of it:\n\n" + "\n".join(findings))
 
 
 def paired(lab: Lab, systems: RecordsByName, name: str) -> None:
@@ -212,7 +220,7 @@ def paired(lab: Lab, systems: RecordsByName, name: str) -> None:
         return
     caption = (
         "Each system against the one before it, on the same test images: difference in accuracy; Holm's p is adjusted "
-        "for the comparisons of this table"
+        "for the comparisons of this table. A system with one run is compared as that run, not as its recipe"
     )
     lab.table(tables.paired_tests(systems), f"{name}-paired", caption)
 
@@ -222,7 +230,7 @@ def comparison(lab: Lab, systems: RecordsByName) -> None:
     for name, reason in lab.missing.items():
         lab.say(f"Not run: {lab.recipe(name).title}; {reason}.")
     reference = lab.reference() if lab.profile != "paper" else None
-    caption = "Table 1 as a picture: reported accuracies, and measured ones with 95 % intervals."
+    caption = "Table 1 as a picture: reported accuracies, and measured ones; bars: where 95 % of single trainings lie."
     lab.show(figures.comparison(systems, reference), "comparison", caption)
     if reference and any(reference.values()):
         caption = "This run beside the reference run (the lab report's protocol on CIFAR-10; accuracy in %, mean ± sd)"
@@ -271,8 +279,9 @@ def beside_the_report(scratch: Sequence[RunRecord], pretrained: Sequence[RunReco
         gap = 100 * (stated.value - measured.value)
         gaps[words] = abs(gap)
         place = f"{abs(gap):.2f} points {'above' if gap > 0 else 'below'}"
-        verdict = statistics.verdict(stated.value, measured.interval.low, measured.interval.high, stated.tolerance)
-        relation = "within the interval of" if verdict == "agrees" else place
+        one = measured.one_training
+        verdict = statistics.verdict(stated.value, one.low, one.high, stated.tolerance)
+        relation = "where one more training may lie, beside" if verdict == "agrees" else place
         parts.append(f"{relation} the {tables.accuracy_text(measured)} from {words} weights{tables.mark(records)}")
     nearer = min(gaps, key=lambda words: gaps[words])
     lies = f"The report's {stated.printed} ({stated.place}) lies {parts[0]} and {parts[1]}"
@@ -310,8 +319,8 @@ def upscaled(lab: Lab) -> None:
 def stem_loss(by_size: RecordsByName) -> str:
     """What one network gains from the smallest to the largest images that it was run on, as a line of a list.
 
-    Enlarging adds nothing to an image. So the errors that it removes were not the weights', but the size's: the stem
-    and the layers after it had too few pixels left.
+    Enlarging adds nothing to an image. So the errors that it removes, net of new ones, were due to a network made for
+    larger images being given these.
     """
     present = sorted((records for records in by_size.values() if records), key=tables.pixels)
     if len(present) < 2 or not tables.same_images(present[0], present[-1]):
@@ -324,9 +333,7 @@ def stem_loss(by_size: RecordsByName) -> str:
         f"- {tables.title(small)} → {tables.title(large)}: {tables.percent(before)} → {tables.percent(after)}, "
         f"{tables.signed(100 * result.difference)} points ({tables.point_range(result)})."
     )
-    gone = (
-        f" {100 * share:.0f} % of the errors at {tables.pixels(small)} pixels are the small images', not the weights'."
-    )
+    gone = f" That is a net {100 * share:.0f} % fewer errors than at {tables.pixels(small)} pixels."
     return text + gone * (result.low > 0)
 
 
@@ -374,11 +381,9 @@ def ablation(lab: Lab) -> None:
     lab.show(figures.ablation(runs), "ablation-plot", f"{caption}: change of test accuracy, 95 % intervals.", caveat)
     pairs = ((r.val_score, r.history[-1].val_accuracy) for records in present for r in records)
     gains = [100 * (averaged.accuracy - plain) for averaged, plain in pairs if averaged and plain is not None]
-    interval = statistics.mean_interval(gains)
     lab.say(
-        f"The test-time average adds {tables.signed(float(np.mean(gains)))} points of validation accuracy "
-        f"(95 % interval {tables.signed(interval.low)} to {tables.signed(interval.high)}, over all {len(gains)} runs)."
-        + under(caveat)
+        f"The test-time average adds {tables.signed(float(np.mean(gains)))} points of validation accuracy on average "
+        f"of all {len(gains)} runs ({tables.signed(min(gains))} to {tables.signed(max(gains))})." + under(caveat)
     )
 
 
@@ -466,7 +471,7 @@ def finding(lab: Lab, records: Sequence[RunRecord], name: str | None = None) -> 
     statements = reported.stated("test accuracy") if reported and tables.is_cifar10(records) else ()
     for statement in tables.distinct(statements):
         relation = {"agrees": "agrees with", "higher": "is higher than", "lower": "is lower than"}[
-            statistics.verdict(statement.value, measured.interval.low, measured.interval.high, statement.tolerance)
+            statistics.verdict(statement.value, *measured.one_training[:2], statement.tolerance)
         ]
         text += f" That {relation} the report's {statement.printed} ({statement.place})."
     return text + conditions
@@ -502,10 +507,15 @@ def calibration_findings(systems: RecordsByName) -> str:
     lines = []
     for records in (records for records in systems.values() if records):
         says, right, error = statistics.calibration(records)
-        side = "too sure" if says > right else "not sure enough"
+        points = f"{100 * abs(says - right):.1f}"
+        side = (
+            f"{points} points {'too sure' if says > right else 'not sure enough'}"
+            if float(points)
+            else "as sure as right"
+        )
         lines.append(
             f"- {tables.short_title(records)}: on average {tables.percent(says)} sure, and right in "
-            f"{tables.percent(right)}: {100 * abs(says - right):.1f} points {side}; "
+            f"{tables.percent(right)}: {side}; "
             f"calibration error {tables.percent(error)}."
         )
     return "\n".join(lines)

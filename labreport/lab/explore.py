@@ -169,7 +169,7 @@ def feature_maps(lab: Lab, photo: Any = None, network: str | None = None) -> Non
         if len(image):
             caption = (
                 f"{asked.title}: the image, and what each convolution makes of it, of each layer the {pictures.MAPS} "
-                "maps that vary most; blue is above zero, red below."
+                "maps that vary most; red is above zero, blue below."
             )
             figure = _draw_maps(asked, image[0])
             alt = "; ".join(ax.get_title(loc="left") for ax in figure.axes[1:])
@@ -224,7 +224,7 @@ def _photo_panel(lab: Lab, first: Sequence[str]) -> PhotoPanel:
         else:
             raise ValueError("No data folder was named, so there is no test image: choose a photo of yours.")
         if view == "feature maps":
-            return svg(_draw_maps(networks[0], image)), f"{networks[0].title}: blue is above zero, red below."
+            return svg(_draw_maps(networks[0], image)), f"{networks[0].title}: red is above zero, blue below."
         if view == "pixels that matter":
             return svg(_draw_pixels(networks, image)), LIMITS
         said = {network.title: network.logits(image[None]).softmax(1).numpy() for network in networks}

@@ -55,7 +55,7 @@ def test_the_comparison_says_every_system_with_its_interval():
     said = describe(figures.comparison(suite))
     for name in ("baseline", "fine_tuned"):
         measured = statistics.measure(suite[name], "test accuracy")
-        low, high = (f"{100 * x:.3g}" for x in measured.interval[:2])
+        low, high = (f"{100 * x:.3g}" for x in measured.one_training[:2])
         assert f"{100 * measured.value:.3g} ({low} to {high})" in said
     assert "reported: " in said
 

@@ -142,7 +142,7 @@ def test_dots_stand_at_the_measured_shares_and_their_bars_at_the_ends_of_the_int
     assert dots.get_xdata() == pytest.approx(100 * correct.mean(axis=0) / total)
     assert [label.get_text() for label in ax.get_yticklabels()] == list(records[0].data.classes)
     for k, bar in enumerate(bar for bar in bars if len(bar.get_xdata())):
-        low, high, _ = statistics.accuracy_interval(correct[:, k].tolist(), int(total[k]))
+        low, high, _ = statistics.next_accuracy(correct[:, k].tolist(), int(total[k]))
         assert (np.nanmin(bar.get_xdata()), np.nanmax(bar.get_xdata())) == pytest.approx((100 * low, 100 * high))
 
 

@@ -120,6 +120,22 @@ def test_verdict_is_relative_to_what_was_reported(reported, expected):
     assert verdict(reported, 0.65, 0.75) == expected
 
 
+def test_what_some_seeds_reach_is_not_judged_by_the_interval_of_their_mean():
+    """More seeds make the mean's interval as narrow as one likes, and one training scatters as before."""
+    rng = np.random.default_rng(0)
+    records = [
+        fake_record("fine_tuned", s, n_test=10_000, accuracy=a) for s, a in enumerate(rng.normal(0.776, 0.005, 10))
+    ]
+    measured = measure(records, "test accuracy")
+    assert max(r.predictions.correct.mean() for r in records) > 0.7808 > measured.interval.high
+    assert verdict(0.7808, *measured.one_training[:2]) == "agrees"
+
+
+def test_a_single_run_is_judged_by_its_images():
+    measured = measure([fake_record("fine_tuned")], "test accuracy")
+    assert measured.one_training == measured.interval
+
+
 def test_verdict_allows_for_rounding():
     assert verdict(0.67, 0.672, 0.674) == "higher"
     assert verdict(0.67, 0.672, 0.674, tolerance=0.005) == "agrees"
@@ -203,6 +219,15 @@ def test_seeds_cannot_decide_what_the_images_leave_open():
     gap = abs(float(a.mean() - b.mean()))
     assert statistics.seeds_to_decide(a, b, threshold=a.mean() - b.mean()) == np.inf
     assert statistics.seeds_to_decide(a, b, threshold=gap + 0.5) == 2
+
+
+def test_more_seeds_average_out_what_single_answers_scatter():
+    """All the scatter is the answers' own, so a side of n seeds has a variance of 0.21 / 100,000 n."""
+    rng = np.random.default_rng(2)
+    a, b = (rng.random((4, 100_000)) < 0.7 for _ in range(2))
+    wanted = 2 * 0.21 / 100_000 * (1.96 + 0.84) ** 2 / 0.002**2
+    found = statistics.seeds_to_decide(a, b, threshold=a.mean() - b.mean() - 0.002)
+    assert found == pytest.approx(wanted, rel=0.3)
 
 
 def test_one_sides_scatter_is_known_from_that_sides_seeds_only():

@@ -124,7 +124,7 @@ def test_changes_from_the_baseline_to_the_first_optimization():
 def test_one_point_between_two_samples_of_ten_thousand_is_within_their_interval():
     half = 1.96 * math.sqrt(0.67 * 0.33 / 10_000 + 0.6817 * 0.3183 / 10_000)
     assert f"±{100 * half:.1f}" in BY_ID["E30"].correct
-    assert half > 0.6817 - 0.67
+    assert 0.6817 - 0.675 < half < 0.6817 - 0.665  # of which printed like 67 %, it depends
 
 
 def test_differences_between_the_two_transcripts():
@@ -146,10 +146,10 @@ def test_the_bound_that_e20_names():
     assert f"at {best} %, at least {least_cross_entropy(best / 100):.3f}" in BY_ID["E20"].correct
 
 
-@pytest.mark.parametrize(("split", "bound"), [("training", "0.069"), ("validation", "0.104")])
+@pytest.mark.parametrize(("split", "bound"), [("training", "0.066"), ("validation", "0.101")])
 def test_losses_of_reference_3_are_below_the_bound(split, bound):
     accuracy, loss = (SYSTEMS["dnn_softmax"].stated(f"{split} {kind}")[0] for kind in ("accuracy", "loss"))
-    assert f"{least_cross_entropy(accuracy.value):.3f}" == bound
+    assert f"{least_cross_entropy(accuracy.value + accuracy.tolerance):.3f}" == bound
     assert bound in BY_ID["E50"].correct
     assert loss.value + loss.tolerance < least_cross_entropy(accuracy.value)
 

@@ -90,7 +90,7 @@ def test_a_finding_names_every_machine_and_all_its_seeds(tmp_path, monkeypatch):
     other = dataclasses.replace(FAKE_MACHINE, device="Another processor")
     moved = dataclasses.replace(first, stretches=(dataclasses.replace(first.stretches[0], environment=other),))
     said = chapters.finding(Lab.open("paper"), [moved, *others])
-    assert "5 runs (seeds 0 to 4)" in said and "a run on Another processor and A processor." in said
+    assert "5 runs, seeds 0 to 4" in said and "a run on Another processor and A processor." in said
 
 
 def test_the_reports_number_lies_where_it_does():
@@ -100,7 +100,7 @@ def test_the_reports_number_lies_where_it_does():
     assert "lies 13.47 points below the 80.00" in said and "3.47 points below the 70.00" in said
     assert said.endswith("nearer to the training from random weights.")
     said = chapters.beside_the_report(far, fake_records("resnet18_pretrained", accuracy=0.6655))
-    assert "lies within the interval of the 66.55" in said and "from ImageNet weights." in said
+    assert "lies where one more training may lie, beside the 66.55" in said and "from ImageNet weights." in said
     stand_in = fake_records("resnet18", classes=tuple("abcdefghij"), source="synthetic stand-in")
     assert "did not see" in chapters.beside_the_report(stand_in, stand_in)
 
@@ -112,7 +112,7 @@ def test_what_larger_images_gain_is_a_share_of_the_errors():
         for name, share in sizes.items()
     }
     said = chapters.stem_loss(by_size)
-    assert "60.00 % → 90.00 %, +30.00 points" in said and "75 % of the errors at 32 pixels" in said
+    assert "60.00 % → 90.00 %, +30.00 points" in said and "a net 75 % fewer errors than at 32 pixels" in said
     assert chapters.stem_loss({"frozen_32": by_size["frozen_32"], "frozen_64": []}) == ""
 
 

@@ -49,13 +49,13 @@ def answer(argv: list[str] | None) -> int:
         return arguments.run(arguments)
     except KeyboardInterrupt as error:
         return complain(str(error) or "interrupted; the same command goes on from the last checkpoint", 130)
-    except ValueError as error:
-        return complain(str(error), 2)
-    except (OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
+        from labreport.lab.sentences import sentence
+
         # Our own errors say in a sentence what to do; anything else is a bug, and its traceback is wanted.
-        if not type(error).__module__.startswith("labreport."):
+        if not type(error).__module__.startswith("labreport.") and not sentence(error, error.__traceback__):
             raise
-        return complain(str(error), 1)
+        return complain(str(error), 2 if isinstance(error, ValueError) else 1)
 
 
 def open_streams() -> None:
@@ -87,9 +87,9 @@ def report(arguments: argparse.Namespace) -> int:
     from labreport.running.signals import ends_when_asked
 
     formats = [name.strip() for name in arguments.formats.split(",") if name.strip()]
-    if arguments.reported:
-        return _reported(arguments.reported, formats)
     with ends_when_asked():
+        if arguments.reported:
+            return _reported(arguments.reported, formats)
         from labreport.document.report import build_report
         from labreport.lab.session import Lab
 
@@ -125,7 +125,7 @@ def train(arguments: argparse.Namespace) -> int:
 
         lab = Lab.open(arguments.profile, None, arguments.data, arguments.device)
         recipe = None if arguments.all else lab.recipe(arguments.recipe)
-        seeds = arguments.seeds or lab.seeds
+        seeds = list(dict.fromkeys(arguments.seeds or lab.seeds))
         counts = [count for count in (arguments.jobs, arguments.threads) if count is not None]
         if min(seeds) < 0 or min(counts, default=1) < 1:
             raise ValueError("seeds are whole numbers from 0 up, jobs and threads from 1 up")
@@ -255,7 +255,9 @@ def verify(arguments: argparse.Namespace) -> int:
     for sentence in scan.left_out:
         print(f"left out: {sentence}", file=sys.stderr)
     print(pd.DataFrame([check.row for check in checks]).to_string(index=False) if checks else "no record to verify")
-    return int(bool(scan.left_out) or any(check.verdict == DIFFERENT for check in checks))
+    done = [check for check in checks if check.checked]
+    missed = len(done) < len(checks) if arguments.records else checks and not done
+    return int(bool(scan.left_out or missed) or any(check.verdict == DIFFERENT for check in checks))
 
 
 def weights(arguments: argparse.Namespace) -> int:

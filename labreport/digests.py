@@ -1,4 +1,4 @@
-"""What code computes, as a digest: of functions and classes without their comments, docstrings, annotations and layout.
+"""What code computes, as a digest: of functions and classes without comments, docstrings, their annotations and layout.
 
 A digest covers the code it is asked about and the own code that this refers to by name. Own is what is not of an
 installed library: this package, a script, a notebook's cells.

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 _PARTIAL = re.compile(r"\.(?P<host>[^ ]+)\.(?P<pid>\d+)\.[0-9a-f]{12}\.partial$")
 
 
@@ -64,7 +66,9 @@ def clear_leftovers(folder: Path, minutes: float = 1.0) -> None:
     for partial in folder.glob(".*.partial"):
         try:
             found = _PARTIAL.search(partial.name)
-            abandoned = found is not None and found["host"].endswith(_host()) and not _alive(int(found["pid"]))
+            abandoned = (
+                found is not None and found["host"].endswith(f".{_host()}") and not psutil.pid_exists(int(found["pid"]))
+            )
             if time.time() - partial.stat().st_mtime > (60 * minutes if abandoned else 86_400):
                 partial.unlink()
         except OSError:  # gone already, or not ours to remove
@@ -73,13 +77,3 @@ def clear_leftovers(folder: Path, minutes: float = 1.0) -> None:
 
 def _host() -> str:
     return re.sub(r"[^\w-]", "-", platform.node()) or "unnamed"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

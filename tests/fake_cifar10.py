@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from labreport.images.formats import BATCH_FILES, CLASSES
+from labreport.facts.reported import CIFAR10_CLASSES as CLASSES
+from labreport.images.formats import BATCH_FILES
 
 SIZE = 1_000  # images in a batch file
 

@@ -39,6 +39,8 @@ def test_leftovers_of_dead_processes_are_cleared_and_those_of_living_ones_kept(t
     ours = leftover(tmp_path, os.getpid(), 120)
     elsewhere = tmp_path / ".record.json.another-node.1.0123456789ab.partial"
     elsewhere.write_bytes(b"half")
+    longer = dead.rename(dead.with_name(dead.name.replace(os.uname().nodename, f"g{os.uname().nodename}")))
+    dead = leftover(tmp_path, ended.pid, 120)
     clear_leftovers(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted([fresh, ours, elsewhere])
+    assert sorted(tmp_path.iterdir()) == sorted([fresh, ours, elsewhere, longer])
     assert not dead.exists()

@@ -108,6 +108,12 @@ def test_a_failed_training_is_one_sentence(monkeypatch, capsys):
     assert complaint(capsys) == "labreport: the loss is nan\n"
 
 
+def test_a_librarys_error_is_a_bug_and_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr(training, "train", lambda *_, **__: int("twelve"))
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["train", "baseline", "--profile", "smoke"])
+
+
 def test_an_interruption_says_how_to_go_on(monkeypatch, capsys):
     def interrupt(*_, **__):
         raise KeyboardInterrupt
@@ -127,7 +133,7 @@ def test_data_counts_every_split(capsys, monkeypatch):
 
 def test_train_side_by_side_leaves_a_record_a_seed(tmp_path, monkeypatch):
     monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
-    assert main(["train", "fine_tuned", "--profile", "smoke", "--seeds", "3", "5", "--jobs", "2"]) == 0
+    assert main(["train", "fine_tuned", "--profile", "smoke", "--seeds", "3", "5", "3", "--jobs", "2"]) == 0
     stored = Store(tmp_path / "figures" / "smoke" / "records").all()
     assert [(record.name, record.seed) for record in stored] == [("fine_tuned", 3), ("fine_tuned", 5)]
     assert {record.environment.threads for record in stored} == {1}

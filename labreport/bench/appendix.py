@@ -2,7 +2,7 @@
 
 One image at a time through torchvision's transforms, a DataLoader, networks layer by layer in the order that the report
 gives, default precision, memory layout and optimisers, `.item()` at every step. Weights have the names that they have
-in `labreport.models`, so either side's can be loaded into the other's.
+in `labreport.networks.models`, so either side's can be loaded into the other's.
 """
 
 from __future__ import annotations

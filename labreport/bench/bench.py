@@ -2,7 +2,7 @@
 
 Every comparison runs its two sides in turn, round by round, in one process (or a pair of processes), so that whatever
 else slows the machine slows both; the row is the median of the rounds' ratios, with the least and the greatest. The
-other side of a training is the loop of the lab report's appendix as a user would write it (`labreport.appendix`).
+other side of a training is the loop of the lab report's appendix as a user would write it (`appendix`).
 """
 
 from __future__ import annotations

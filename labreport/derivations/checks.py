@@ -1,4 +1,4 @@
-"""The claims of notebook 01 in numbers: `derivations` against PyTorch and against independent truths, in float64.
+"""The claims of notebook 01 in numbers: `formulas` against PyTorch and against independent truths, in float64.
 
 Each `…_checks` function compares over a grid of settings and returns `Check`s: the largest difference found beside the
 bound that the claim allows. `prove` shows them and stops the notebook when one fails.

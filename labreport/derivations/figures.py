@@ -1,6 +1,6 @@
 """The pictures of notebook 01. Each function returns one matplotlib Figure, 6.3 inches wide (the text of an A4 page).
 
-Images are (3, 32, 32) uint8 tensors. Whatever a picture shows is computed by `derivations` (or measured by
+Images are (3, 32, 32) uint8 tensors. Whatever a picture shows is computed by `formulas` (or measured by
 `derivation_checks`), never drawn by hand.
 """
 
@@ -395,7 +395,7 @@ def receptive_fields(image: Tensor, stages: Sequence[Stage], seen: Sequence[Tens
 
 @styled
 def costs_by_model(costs: pd.DataFrame) -> Figure:
-    """Parameters and FLOPs of `derivation_checks.suite_costs()`: dots by formula, rings as PyTorch counts them."""
+    """Parameters and FLOPs of `checks.suite_costs()`: dots by formula, rings as PyTorch counts them."""
     figure = _figure(0.25 * len(costs) + 0.8)
     axes = figure.subplots(1, 2, sharey=True)
     places = np.arange(len(costs))

@@ -80,14 +80,6 @@ def trace(windows: Iterable[Window], size: int) -> list[Stage]:
     return stages
 
 
-def receptive_field(windows: Iterable[Window]) -> int:
-    """Side of the square of pixels that one value behind all `windows` depends on: 1 + Σ dilation·(kernel − 1)·jump."""
-    field, jump = 1, 1
-    for _, kernel, stride, _, dilation in windows:
-        field, jump = field + dilation * (kernel - 1) * jump, jump * stride
-    return field
-
-
 # -------------------------------------------------------------------------------------------- convolution: three forms
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from labreport import __version__
+from labreport import __version__, paths
 from labreport.evidence import tables
 from labreport.evidence.claims import Claim, claims, ranking
 from labreport.evidence.provenance import differing, provenance_table
@@ -113,11 +113,13 @@ def conditions(lab: Lab, records: Sequence[RunRecord]) -> str:
         environments(records, key) for key in ("device", "threads", "precision", "torch")
     )
     text = f"{device}; {threads} thread{'s' * (threads != '1')} a training; {precision}; PyTorch {torch}."
-    return f"{text} {REFERENCE_CONDITIONS}" if lab.reports_only else text
+    came_with_the_code = lab.store.folder == paths.REPOSITORY / "figures" / "paper" / "records"
+    return f"{text} {REFERENCE_CONDITIONS}" if lab.reports_only and came_with_the_code else text
 
 
 def environments(records: Sequence[RunRecord], key: str) -> str:
-    return ", ".join(sorted({str(getattr(record.environment, key)) for record in records}))
+    stretches = (stretch for record in records for stretch in record.stretches)
+    return ", ".join(sorted({str(getattr(stretch.environment, key)) for stretch in stretches}))
 
 
 def measured(records: Sequence[RunRecord]) -> datetime.datetime:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import nbformat
 import papermill
+from filelock import FileLock, Timeout
 from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import ensure_event_loop
@@ -89,6 +90,23 @@ def kernel_started(output: Path) -> Iterator[None]:
             f"{output.name}: the kernel python3 does not start or does not answer ({error}); see that "
             "`jupyter kernelspec list` names the one of this environment, and that the loopback network is up"
         ) from error
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold `folder`, in which a report is built, once no other process does."""
+    lock = FileLock(folder / "report.lock")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"another report is being built in {folder}; waiting for it", file=sys.stderr, flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def execute_all(

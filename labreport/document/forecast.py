@@ -17,7 +17,7 @@ import torch
 from IPython.core.inputtransformer2 import TransformerManager
 
 from labreport.evidence.tables import duration
-from labreport.facts.recipes import RECIPES, Recipe
+from labreport.facts.recipes import ABLATIONS, RECIPES, UPSCALED, Recipe
 from labreport.images.splits import Data
 from labreport.lab.session import Lab
 from labreport.networks import costs, models, pretrained
@@ -27,6 +27,7 @@ from labreport.training.trial import input_shape, training_seconds
 NOTEBOOK_SECONDS = 17.0  # of kernel, figures and tables, on two cores of 2021 that are left alone
 TYPESET_SECONDS = 10.0
 TRAINS = ("train", "compare")  # functions that train what the store lacks
+IN_PAPER = {"ablation": ABLATIONS, "upscaled": UPSCALED}  # and those that train more, in the profile `paper` only
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,16 @@ def forecast(notebooks: Sequence[Path], lab: Lab) -> list[Forecast]:
     device = torch.device(lab.device) if lab.device else best_device()
     expected, done = [], set[str]()
     for notebook in notebooks:
-        recipes = [lab.recipe(recipe) for recipe in recipes_trained(notebook)]
+        recipes = [lab.recipe(recipe) for recipe in recipes_trained(notebook, lab.profile)]
         missing = {recipe: _missing(recipe, lab) for recipe in recipes if recipe.name not in done}
         missing = {recipe: seeds for recipe, seeds in missing.items() if seeds}
         done |= {recipe.name for recipe in missing}
         flops = sum(seeds * _flops(recipe, lab.data) for recipe, seeds in missing.items())
         seconds = sum(seeds * training_seconds(_known(recipe), lab.data, device) for recipe, seeds in missing.items())
+        if features := sum(_feature_flops(recipe, lab.data) for recipe in missing):
+            like = RECIPES["resnet18"]
+            seconds += features * training_seconds(like, lab.data, device) / _flops(like, lab.data)
+            flops += features
         expected.append(Forecast(notebook.stem, tuple(recipe.name for recipe in missing), flops, seconds))
     return expected
 
@@ -86,7 +91,7 @@ def told(expected: Sequence[Forecast], lab: Lab) -> Iterator[str]:
     yield from map(str, expected)
 
 
-def recipes_trained(notebook: Path) -> list[str | Recipe]:
+def recipes_trained(notebook: Path, profile: str) -> list[str | Recipe]:
     """What the notebook's cells train, as far as its code says: the suite's recipes, and variants of them.
 
     A variant that changes nothing but the name is not trained, and one of a network of the notebook's own is taken to
@@ -102,7 +107,10 @@ def recipes_trained(notebook: Path) -> list[str | Recipe]:
             continue
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         found |= {recipe.name: recipe for recipe in map(_variant, calls) if recipe}
-        if any(getattr(call.func, "attr", None) in TRAINS for call in calls):
+        called = {getattr(call.func, "attr", "") for call in calls}
+        if profile == "paper":
+            found |= {name: name for function in called & IN_PAPER.keys() for name in IN_PAPER[function]}
+        if called & {*TRAINS}:
             strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
             every = any(isinstance(c.iter, ast.Name) and c.iter.id == "RECIPES" for c in _loops(tree))
             found |= {name: name for name in RECIPES if every or name in strings}
@@ -130,6 +138,15 @@ def _variant(call: ast.Call) -> Recipe | None:
 def _known(recipe: Recipe) -> Recipe:
     """The recipe, or one with a known network where its own is a notebook's."""
     return recipe if recipe.model in models.MODELS else dataclasses.replace(recipe, model=RECIPES[recipe.family].model)
+
+
+def _feature_flops(recipe: Recipe, data: Data) -> int:
+    """Of a head's frozen network, which sees every image once, for all seeds."""
+    if not (recipe.pretrained and recipe.features_from):
+        return 0
+    network, images = models.build(recipe.features_from), data.first(recipe.train_images)
+    each = costs.flops_per_input(network, tuple(data.train.images.shape[1:]))[0]
+    return each * (len(images.train) + len(images.val) + len(images.test))
 
 
 def _flops(recipe: Recipe, data: Data) -> int:

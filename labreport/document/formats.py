@@ -90,9 +90,11 @@ def web_page(source: Source) -> Path:
 
 def word(source: Source) -> Path:
     """A Word file: formulas that Word can edit, pictures as PNG."""
-    report = source.build / "report.docx"
+    made = source.build / "made.docx"  # pandoc writes a Word file in place
     options = ["--number-sections", "--toc", "--toc-depth=2", f"--reference-doc={TEMPLATES / 'reference.docx'}"]
-    pandoc(drawn_as(source, "png"), "docx", None, options, report)
+    pandoc(drawn_as(source, "png"), "docx", None, options, made)
+    report = written(source.build / "report.docx", made.read_bytes())
+    made.unlink()
     return report
 
 

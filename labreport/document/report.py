@@ -12,19 +12,15 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from labreport import paths
 from labreport.document.errors import ReportError
-from labreport.document.execute import execute_all, parameters_of
+from labreport.document.execute import alone, execute_all, parameters_of
 from labreport.document.formats import check_formats
 from labreport.document.typeset import Chapter, Report, framed, write_documents
-from labreport.files import writing
 from labreport.lab.session import Lab
 
 
@@ -58,23 +54,6 @@ def build_report(
         pretrained.check_named()  # before hours of other trainings
     with alone(paths.build(lab.profile)):
         return _build(notebooks, lab, formats)
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold `folder`, in which a report is built, once no other process does."""
-    lock = FileLock(folder / "report.lock")
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"another report is being built in {folder}; waiting for it", file=sys.stderr, flush=True)
-            lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(notebooks: Sequence[Path], lab: Lab, formats: Sequence[str]) -> Report:

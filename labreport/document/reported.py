@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from labreport import __version__, paths
-from labreport.document.execute import execute, headless
+from labreport.document.execute import alone, execute, headless
 from labreport.document.formats import check_formats
 from labreport.document.typeset import Chapter, Frame, Report, write_documents
 from labreport.evidence.tables import is_cifar10
@@ -31,9 +31,9 @@ def build_reported(path: str | Path, formats: Sequence[str] = ("pdf", "html")) -
     with paths.variables(LABREPORT_HOME=str(paths.home() / "build" / "reported"), LABREPORT_REPORTED=str(path)):
         lab = Lab.open("paper")
         notebook = paths.NOTEBOOKS / "reported.ipynb"
-        with headless(lab):
+        with alone(paths.build(lab.profile)), headless(lab):
             chapter = Chapter(notebook.stem, execute(notebook, lab), notebook.parent)
-        return write_documents([chapter], Frame(_cover(report.title, lab)), lab.profile, formats)
+            return write_documents([chapter], Frame(_cover(report.title, lab)), lab.profile, formats)
 
 
 def _cover(title: str, lab: Lab) -> dict:

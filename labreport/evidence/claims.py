@@ -98,8 +98,8 @@ def _extreme_class(name: str, sign: int) -> Callable[[Sequence[RunRecord]], Judg
     """Whether class `name` has the highest (sign 1) or lowest (−1) accuracy; all rivals tested at once (Bonferroni)."""
 
     def judge(records: Sequence[RunRecord]) -> Judgement:
-        labels, shares = records[0].predictions.labels, statistics.answers(records).mean(axis=0)
-        rivals = {other: shares[labels == k] for k, other in enumerate(records[0].data.classes)}
+        labels, right = records[0].predictions.labels, statistics.answers(records)
+        rivals = {other: right[:, labels == k] for k, other in enumerate(records[0].data.classes)}
         own = rivals.pop(name)
         level = 1 - 0.05 / len(rivals)
         pairs = [(own, rival) if sign > 0 else (rival, own) for rival in rivals.values()]
@@ -107,7 +107,7 @@ def _extreme_class(name: str, sign: int) -> Callable[[Sequence[RunRecord]], Judg
         closest = max(rivals, key=lambda other: sign * rivals[other].mean())
         evidence = f"{name} {percent(own.mean())}, closest rival {closest} {percent(rivals[closest].mean())}"
         verdict = _decide(min(margin.low for margin in margins), min(margin.high for margin in margins))
-        return evidence, f"{len(rivals)} differences of classes (Bonferroni)", verdict
+        return evidence, f"{len(rivals)} differences of classes ({margins[0].method}, Bonferroni)", verdict
 
     return judge
 

@@ -25,6 +25,7 @@ from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 from labreport.evidence import statistics, tables
 from labreport.evidence.plausibility import Beside
 from labreport.evidence.statistics import Interval, Measurement, measure
+from labreport.evidence.tables import RecordsByName
 from labreport.facts.reported import LogLine, System
 from labreport.records.record import Epoch, RunRecord
 
@@ -69,7 +70,6 @@ DARK = {
     "#c9dbea": "#34536e",
     "#b5342b": "#e8736a",
 }
-RecordsByName = Mapping[str, Sequence[RunRecord]]
 
 
 def style() -> AbstractContextManager[None]:
@@ -259,8 +259,8 @@ def per_class(records: Sequence[RunRecord], reported: System | None = None) -> F
         look = {"marker": "|", "linewidth": 1, "color": BLUE, "alpha": 0.6, "size": 7}
         sns.stripplot(pd.DataFrame(100 * shares), orient="h", jitter=False, ax=ax, **look)
     if reported is not None and reported.per_class and tables.is_cifar10(records):
-        lines = enumerate(reported.per_class)
-        _diamonds(ax, len(classes), {k: 100 * line.correct / line.total for k, line in lines})
+        percents = {classes.index(line.name): 100 * line.correct / line.total for line in reported.per_class}
+        _diamonds(ax, len(classes), percents)
     ax.set_yticks(range(len(classes)), classes)
     ax.set(xlabel="test accuracy, %")
     ax.grid()

@@ -174,13 +174,14 @@ def _share(interval: Interval) -> Interval:
     return interval._replace(low=max(interval.low, 0.0), high=min(interval.high, 1.0))
 
 
-def next_run(values: Sequence[float]) -> Interval:
+def next_run(values: ArrayLike) -> Interval:
     """Where one more training's value lies with 95 % probability, from at least two seeds' (Student's prediction)."""
-    n = len(values)
+    values = np.asarray(values, dtype=float)
+    n = values.size
     if n < 2:
         return Interval(np.nan, np.nan, "none, one run")
-    half = scipy.stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) * np.sqrt(1 + 1 / n)
-    return Interval(float(np.mean(values) - half), float(np.mean(values) + half), f"prediction from {n} seeds")
+    half = scipy.stats.t.ppf(0.975, n - 1) * values.std(ddof=1) * np.sqrt(1 + 1 / n)
+    return Interval(float(values.mean() - half), float(values.mean() + half), f"prediction from {n} seeds")
 
 
 def next_accuracy(successes: Sequence[int], n: int) -> Interval:
@@ -210,14 +211,23 @@ def verdict(reported: float, low: float, high: float, tolerance: float = 0.0) ->
 
 
 def independent_difference(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Interval of mean(a) − mean(b) for answers in [0, 1] on two different sets of images, (N,) and (M,).
+    """Interval of mean(a) − mean(b) for the same seeds' answers on two different sets of images.
 
-    Normal, after one imagined right and one wrong answer on each side (Agresti and Caffo, 2000).
+    a: (seeds, N), b: (seeds, M), of 0 and 1. Variances are added as in `paired_test`, after one imagined right and one
+    wrong answer on each side (Agresti and Caffo, 2000).
     """
-    a, b = (np.append(np.asarray(x, dtype=float), [0.0, 1.0]) for x in (a, b))
-    half = scipy.stats.norm.ppf((1 + confidence) / 2) * np.sqrt(a.var() / a.size + b.var() / b.size)
-    centre = a.mean() - b.mean()
-    return Interval(float(centre - half), float(centre + half), "normal over two sets of images")
+    a, b = np.atleast_2d(np.asarray(a, dtype=float)), np.atleast_2d(np.asarray(b, dtype=float))
+    images = [np.append(x.mean(axis=0), [0.0, 1.0]) for x in (a, b)]
+    terms = [(x.var() / x.size, x.size - 1) for x in images]
+    if (seeds := len(a)) > 1:
+        chance = sum(x.var(axis=0, ddof=1).mean() / x.shape[1] for x in (a, b))
+        between = (a.mean(axis=1) - b.mean(axis=1)).var(ddof=1)
+        terms.append((max(between - chance, 0.0) / seeds, seeds - 1))
+    variance, freedom = _sum_of(terms)
+    half = scipy.stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance)
+    centre = images[0].mean() - images[1].mean()
+    method = "Student's t over images and seeds" if seeds > 1 else "Student's t over two sets of images"
+    return Interval(float(centre - half), float(centre + half), method)
 
 
 # --- records --------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from labreport.facts.reported import (
     CIFAR10_CLASSES,
     RESNET_LOG_APPENDIX,
     RESNET_LOG_TEXT,
+    SPLITS,
     SYSTEMS,
     TABLE_1,
     Statement,
@@ -40,7 +41,6 @@ _SHORT_TITLES = {row.name: row.label for row in TABLE_1} | {
     "dnn_softmax": "DNN, SoftMax",
 }
 _SETTINGS = {"lr": "learning rate", "tta": "test-time average", "step_size": "step size, epochs"}
-_QUANTITY_OF_SPLIT = {"test": "test accuracy", "train": "training accuracy", "val": "validation accuracy"}
 
 
 # --- numbers as text ------------------------------------------------------------------------------------------------
@@ -135,11 +135,6 @@ def accuracy_text(measured: Measurement) -> str:
     """`67.32 ± 0.21 % (95 % interval 66.80–67.84)`."""
     sd = f" ± {100 * measured.sd:.2f}" if measured.n > 1 else ""
     return f"{100 * measured.value:.2f}{sd} % (95 % interval {span(measured.interval, 100)})"
-
-
-def interval_note(records: Sequence[RunRecord]) -> str:
-    """For captions: how the interval of the test accuracy was made."""
-    return f"95 % intervals: {measure(records, 'test accuracy').interval.method}."
 
 
 def is_cifar10(records: Sequence[RunRecord]) -> bool:
@@ -364,7 +359,7 @@ def comparison_rows(records_by_name: RecordsByName) -> list[ComparisonRow]:
     """Table 1's rows, a row more for each number that contradicts one of them, and a row for every other recipe."""
     rows = []
     for row in TABLE_1:
-        quantity = _QUANTITY_OF_SPLIT[row.split]
+        quantity = SPLITS[row.split]
         label = row.label if row.split == "test" else f"{row.label} ({quantity.split()[0]})"
         label = "ResNet (random weights)" if row.name == "resnet18" else label
         statements = distinct(SYSTEMS[row.name].stated(quantity))
@@ -433,7 +428,7 @@ def table1(records_by_name: RecordsByName, earlier: Container[str] = ()) -> pd.D
     return pd.DataFrame(rows, columns=columns)
 
 
-def profiles_table(own: RecordsByName, reference: RecordsByName, own_label: str = "This run, %") -> pd.DataFrame:
+def profiles_table(own: RecordsByName, reference: RecordsByName) -> pd.DataFrame:
     """Table 1's numbers, this profile's and the reference run's side by side."""
 
     def cell(records_by_name: RecordsByName, row: ComparisonRow) -> str:
@@ -445,7 +440,7 @@ def profiles_table(own: RecordsByName, reference: RecordsByName, own_label: str 
         {
             "Method": [row.label for row in rows],
             "Reported, %": [row.printed for row in rows],
-            own_label: [cell(own, row) for row in rows],
+            "This run, %": [cell(own, row) for row in rows],
             "Reference run, %": [cell(reference, row) for row in rows],
         }
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 PROFILES = ("smoke", "quick", "paper")
 SEEDS = {"smoke": 1, "quick": 1, "paper": 3}  # trainings of each recipe
+SMOKE_IMAGES = 400  # of an epoch in `smoke`
 CHOICES = {
     "optimizer": ("sgd", "adam", "muon"),
     "schedule": ("constant", "step", "linear"),
@@ -68,10 +69,10 @@ class Recipe:
     def __post_init__(self) -> None:
         """Raise ValueError where a setting cannot be meant."""
         object.__setattr__(self, "family", self.family or self.name)
-        if not re.fullmatch(r"\w[\w.-]{0,59}", self.name):
+        if not re.fullmatch(r"\w[\w-]{0,59}", self.name):  # what follows a dot would be taken for a file's kind
             raise ValueError(
                 f"a recipe cannot be named {self.name!r}, since files are named after it; use up to 60 letters, "
-                "digits, underscores, dots and dashes, and begin with one of the first three"
+                "digits, underscores and dashes, and begin with one of the first three"
             )
         for name, words in CHOICES.items():
             if (value := getattr(self, name)) not in words:
@@ -386,7 +387,7 @@ def for_profile(recipe: Recipe, profile: str) -> Recipe:
         recipe = _with(recipe, dict.fromkeys(yours, "yours"), title=title)
     shorter = _QUICK.get(recipe.family, {}) if profile == "quick" and "epochs" not in yours else {}
     if profile == "smoke":
-        shorter = {"epochs": 1, "batch_size": min(recipe.batch_size, 100)}
+        shorter = {"epochs": 1, "batch_size": min(recipe.batch_size, 100), "train_images": SMOKE_IMAGES}
     settings = {name: value for name, value in shorter.items() if profile == "smoke" or name not in yours}
     changed = {name for name, value in settings.items() if value != getattr(recipe, name)}
     return _with(recipe, dict.fromkeys(changed, f"changed: shortened for the profile {profile}"), **settings)

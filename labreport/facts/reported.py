@@ -173,9 +173,10 @@ class _Reader:
             if not 0 < total >= correct:
                 raise self.error(entry, "printed", f"{printed!r} counts {correct} of {total} images")
             return correct / total, 0.0
-        found = re.search(r"\d[\d,]*(\.\d+)?", printed)
-        if not found:
-            raise self.error(entry, "printed", f"{printed!r} holds no number")
+        found = re.search(r"\d[\d,]*(\.\d+)?(e[+-]?\d+)?", printed, re.IGNORECASE)
+        if not found or found[2]:
+            wrong = "is not written out; 3.7e-2 is 0.037" if found else "holds no number"
+            raise self.error(entry, "printed", f"{printed!r} {wrong}")
         value = float(found[0].replace(",", ""))
         decimals = len(found[1] or ".") - 1
         if kind == "parameters":
@@ -191,6 +192,8 @@ class _Reader:
         if not found or found[1] not in CIFAR10_CLASSES:
             wanted = f"a line such as 'dog: 67% (678/1000)' with one of {', '.join(CIFAR10_CLASSES)}"
             raise ReportedError(f"{self.path}, line {self.place(line)}: listing: {line!r} is not {wanted}")
+        if int(found[4]) == 0:
+            raise ReportedError(f"{self.path}, line {self.place(line)}: listing: {line!r} is of no image")
         return ClassLine(found[1], int(found[2]), int(found[3]), int(found[4]))
 
     def row(self, entry: dict[str, Any]) -> TableRow:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from labreport import paths
+from labreport.facts.reported import CIFAR10_CLASSES
 from labreport.images import formats
 from labreport.images.download import UnreachableError
 from labreport.images.download import download as fetch
-from labreport.images.formats import CLASSES, HOLDINGS, WAY_OUT, Copy
+from labreport.images.formats import HOLDINGS, WAY_OUT, Copy
 from labreport.images.splits import Data, DataError, Images, choose_validation, make_data
 from labreport.images.synthetic import synthetic
 
@@ -89,7 +90,7 @@ def _split(copy: Copy, val_size: int) -> Data:
     val = _images(images[in_val], labels[in_val])
     train = _images(_keep(images, np.flatnonzero(~in_val)), labels[~in_val])
     data = make_data("unverified copy", copy.classes, train, val, _images(copy.images[n:], copy.labels[n:]))
-    known = data.info.fingerprint == OFFICIAL_FINGERPRINT and copy.classes == CLASSES
+    known = data.info.fingerprint == OFFICIAL_FINGERPRINT and copy.classes == CIFAR10_CLASSES
     source = "official" if copy.official else "official images, other files" if known else data.info.source
     return replace(data, info=replace(data.info, source=source), format=copy.format, place=copy.place)
 

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from labreport.facts.reported import CIFAR10_CLASSES
 from labreport.images.download import ARCHIVE, FOLDER, unpack
 from labreport.images.splits import DataError
 
@@ -37,7 +38,6 @@ BATCH_FILES = (*TRAIN_FILES, TEST_FILE)
 N_TRAINVAL = len(TRAIN_FILES) * BATCH_SIZE
 META_FILE = "batches.meta"
 BATCH_LABELS = (*(f"training batch {i} of 5" for i in range(1, 6)), "testing batch 1 of 1")  # what each says it is
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 OFFICIAL_MD5 = {  # as torchvision.datasets.CIFAR10 lists them; a test compares the two
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -296,7 +296,7 @@ def _read_table(files: list[Path], name: Path, n: int) -> tuple[list[bytes], np.
         column = table["img" if "img" in table.column_names else "image"].combine_chunks()
         encoded, labels = column.field("bytes").to_pylist(), table["label"].to_numpy().astype(np.int64)
         described = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}"))
-        names = described.get("info", {}).get("features", {}).get("label", {}).get("names", CLASSES)
+        names = described.get("info", {}).get("features", {}).get("label", {}).get("names", CIFAR10_CLASSES)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # arrow's own are of these types
         reason = " ".join(str(error).split())
         raise DataError(f"{name}: is no table of columns img (with bytes) and label ({reason}); {WAY_OUT}") from error

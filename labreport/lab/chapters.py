@@ -18,13 +18,12 @@ import pandas as pd
 from labreport.evidence import figures, statistics, tables
 from labreport.evidence.claims import claims as judged_claims
 from labreport.evidence.claims import ranking
+from labreport.evidence.tables import RecordsByName
 from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES, UPSCALED, Recipe
 from labreport.facts.reported import RESNET_LOG_TEXT, SYSTEMS
 from labreport.lab.session import Lab
 from labreport.lab.widgets import live
 from labreport.records.record import RunRecord
-
-RecordsByName = Mapping[str, Sequence[RunRecord]]
 
 
 def images(lab: Lab) -> None:

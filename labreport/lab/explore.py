@@ -25,6 +25,7 @@ import torch
 from matplotlib.figure import Figure
 
 from labreport.evidence import figures, pictures, statistics, tables
+from labreport.evidence.tables import RecordsByName
 from labreport.facts.reported import CIFAR10_CLASSES
 from labreport.images.photos import to_images
 from labreport.images.splits import Images
@@ -36,7 +37,6 @@ from labreport.records.record import RunRecord
 from labreport.training import trained
 from labreport.training.trained import Network
 
-RecordsByName = Mapping[str, Sequence[RunRecord]]
 PREFERRED = ("fine_tuned", "fast94", "deep_cnn")  # compared where nothing is named: the report's best, and better ones
 SHOWN = (0, 1, 3)  # places in the test set; of CIFAR-10 a cat, a ship, an airplane
 MOST = 30  # images shown of a cell

@@ -29,7 +29,8 @@ def contradictions(lab: Lab, report: Report) -> None:
     for system in report.systems.values():
         if system.per_class:
             how = plausibility.rounding(system.per_class)
-            lab.say(f"The listing of `{system.name}` has its percentages {how}.")
+            ways = {"either": "rounded or cut off, which is the same here", "neither": "neither rounded nor cut off"}
+            lab.say(f"The listing of `{system.name}` has its percentages {ways.get(how, how)}.")
     lab.say(f"Contradictions found: {len(found)}.")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import linecache
+import os
 from types import TracebackType
 from typing import Any
 
-from labreport.paths import REPOSITORY
+from labreport import paths
 
-PACKAGE = str(REPOSITORY / "labreport")
+PACKAGE = f"{paths.PACKAGE}{os.sep}"
 
 
 def in_sentences() -> None:

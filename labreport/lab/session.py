@@ -22,7 +22,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labreport import paths
-from labreport.facts.recipes import KIN, KNOWN, PROFILES, RECIPES, SEEDS, Recipe, for_profile, kin_of, shortened
+from labreport.facts.recipes import (
+    KIN,
+    KNOWN,
+    PROFILES,
+    RECIPES,
+    SEEDS,
+    SMOKE_IMAGES,
+    Recipe,
+    for_profile,
+    kin_of,
+    shortened,
+)
 from labreport.files import write_atomically
 from labreport.lab.parameters import refuse_misspelt
 from labreport.lab.sentences import in_sentences
@@ -37,7 +48,7 @@ if TYPE_CHECKING:
     from labreport.training.progress import Watch
 
 PROFILE_CAVEATS = {
-    "smoke": "smoke test: one epoch on a few hundred images",
+    "smoke": f"smoke test: one epoch on {SMOKE_IMAGES} images",
     "quick": "shortened schedules, fewer images",
     "paper": "",
 }
@@ -104,7 +115,7 @@ class Lab:
         from labreport.images import cifar10 as data
 
         if self.profile == "smoke" and self.data_dir is None:
-            return data.synthetic(n_train=400, n_val=100, n_test=200)
+            return data.synthetic(n_train=SMOKE_IMAGES, n_val=100, n_test=200)
         return data.load(self.data_dir)
 
     @property
@@ -147,10 +158,15 @@ class Lab:
     def complete(self) -> bool:
         """Whether nothing is left to train: of every recipe all that can be had is stored.
 
-        Pretrained weights that were not to be had before are not asked for here.
+        Pretrained weights that nobody has named are not asked for here, as that could be a download.
         """
-        names = [name for name in RECIPES if name != "resnet18_pretrained"]
-        return self.reports_only or not any(self.missing_seeds(self.recipe(name)) for name in names)
+        if self.reports_only:
+            return True
+        from labreport.networks.pretrained import is_named
+        from labreport.running.plan import recipes_of
+
+        wanted = recipes_of(self.profile, gpus=self.profile == "paper" and self.has_gpu)
+        return not any(self.missing_seeds(recipe) for recipe in wanted if not recipe.pretrained or is_named())
 
     def missing_seeds(self, recipe: Recipe) -> list[int]:
         """The seeds of a recipe, as this profile runs it, that the store lacks.
@@ -217,13 +233,15 @@ class Lab:
         if self.reports_only:
             runs = reported(self.store.all(recipe.name), recipe, self._images[kin_of(recipe)])
             return {record.seed: record for record in runs}
+        from labreport.networks import pretrained
         from labreport.training.identity import network_of
         from labreport.training.train import find
 
         network = network_of(recipe, len(self.data.info.classes))
         more = [record.seed for record in self.store.all(recipe.name)] if self.profile == "paper" else []
         seeds = sorted({*self.seeds, *more})
-        found = (find(self.store, recipe, seed, self.data.info, network, weights=None) for seed in seeds)
+        weights = pretrained.named_weights() if recipe.pretrained else None
+        found = (find(self.store, recipe, seed, self.data.info, network, weights) for seed in seeds)
         return {record.seed: record for record in found if record}
 
     @cached_property

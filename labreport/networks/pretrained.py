@@ -64,13 +64,27 @@ def start_from_imagenet(model: nn.Module) -> str:
     return _name(path)
 
 
-def check_named() -> None:
-    """Nothing where `LABREPORT_WEIGHTS` is not set, or names a file that a ResNet-18 can start from.
+def is_named() -> bool:
+    """Whether the weights to start from are named, by `LABREPORT_WEIGHTS`."""
+    return bool(os.environ.get("LABREPORT_WEIGHTS"))
+
+
+def named_weights() -> str | None:
+    """`weights_name()` of the weights that are named: no others will do then. None where any will.
 
     Raises:
-        WeightsError: it cannot.
+        WeightsError: they cannot be used.
     """
-    if os.environ.get("LABREPORT_WEIGHTS"):
+    return weights_name() if is_named() else None
+
+
+def check_named() -> None:
+    """Nothing where no weights are named, or they are of a file that a ResNet-18 can start from.
+
+    Raises:
+        WeightsError: they are not.
+    """
+    if is_named():
         start_from_imagenet(models.build("resnet18"))
 
 

@@ -19,6 +19,7 @@ import torch
 
 from labreport.cpus import available_cpus
 from labreport.facts.recipes import Recipe
+from labreport.networks.pretrained import named_weights
 from labreport.records.record import DataInfo, RunRecord
 from labreport.records.store import Store
 from labreport.running.plan import NotTrained, Place, Training
@@ -64,7 +65,8 @@ def this_machine(
         finally:
             devices.put(free)
         network = network_of(training.recipe, len(info.classes))
-        record = find(store, training.recipe, training.seed, info, network, weights=None)
+        weights = named_weights() if training.recipe.pretrained else None
+        record = find(store, training.recipe, training.seed, info, network, weights)
         if record is None:
             raise NotTrained(f"its process ended well and left no record in {store.folder}")
         return record

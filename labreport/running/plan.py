@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 
 from labreport.facts.recipes import ABLATIONS, FOR_GPUS, RECIPES, UPSCALED, Recipe, for_profile
+from labreport.networks.pretrained import named_weights
 from labreport.records.record import DataInfo, RunRecord
 from labreport.records.store import Store
 from labreport.training.device import TINY_BATCH
@@ -87,12 +88,13 @@ def missing(
     trainings = []
     for recipe in recipes:
         network = network_of(recipe, len(info.classes))
+        weights = named_weights() if recipe.pretrained else None
         small = place.gpus or recipe.batch_size <= TINY_BATCH
         cpus = min(threads or (1 if small else CPUS_OF_LARGE_BATCHES), place.cpus)
         trainings += [
             Training(recipe, seed, cpus, gpus=min(place.gpus, 1))
             for seed in seeds
-            if find(store, recipe, seed, info, network, weights=None) is None
+            if find(store, recipe, seed, info, network, weights) is None
         ]
     return trainings
 

@@ -42,6 +42,11 @@ class Check:
     verdict: str
 
     @property
+    def checked(self) -> bool:
+        """Whether its code is unchanged, or its first epoch was trained again."""
+        return self.verdict in (SAME_CODE, EXACT, CLOSE, DIFFERENT)
+
+    @property
     def row(self) -> dict[str, str]:
         """For a table."""
         stored = self.record.history[0]

@@ -66,7 +66,9 @@ def feature_network(recipe: Recipe, data: Data, seed: int, device: torch.device)
 def behead(model: nn.Module) -> None:
     """Take the last linear layer off, so that the model gives what that layer would have seen."""
     last = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)][-1]
-    model.set_submodule(last, nn.Identity())
+    nothing = nn.Identity()
+    nothing.in_features = model.get_submodule(last).in_features  # which a network may scale its logits by
+    model.set_submodule(last, nothing)
 
 
 def frozen_features(
@@ -85,7 +87,7 @@ def frozen_features(
     plain = builder(len(data.info.classes))  # costs are those of the network without shortcuts
     behead(plain)
     parts = (network_digest(plain, builder), weights_digest(run.weights), data.info.fingerprint)
-    named = "\0".join((*parts, recipe.normalization, str(run.autocast)))
+    named = "\0".join((*parts, recipe.normalization, str(run.autocast), str(len(data.train))))
     folder = paths.runs(profile) / f"features-{hashlib.sha256(named.encode()).hexdigest()[:DIGITS]}"
     images = sum(len(getattr(data, name)) for name in SPLITS)
     start = Stage(f"{recipe.title or recipe.name}: features", seed, 1, images, device=place(device))

@@ -8,7 +8,7 @@ from collections.abc import Collection
 import torch
 
 from labreport.digests import code_digest, network_digest
-from labreport.facts.recipes import Recipe
+from labreport.facts.recipes import KNOWN, Recipe
 from labreport.images import splits
 from labreport.networks import models, pretrained
 from labreport.training import branches, compiled, evaluate, features, optimizers, run, steps
@@ -59,6 +59,10 @@ def code_of(recipe: Recipe, num_classes: int = 10, ways: Collection[str] = ()) -
     if recipe.features_from and recipe.pretrained:
         source = dataclasses.replace(recipe, model=recipe.features_from)
         parts["features"] = code_digest(network_of(source, num_classes), features.feature_network, without=(run.Run,))
+    elif recipe.features_from:
+        trained = KNOWN[recipe.features_from]
+        settings = sorted(map(str, trained.settings().items()))
+        parts["features"] = code_digest(*code_of(trained, num_classes).values(), *settings)
     if "graphs" in ways:
         parts["graphs"] = code_digest(steps.train_replayed)
     if "branches" in ways:

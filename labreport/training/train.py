@@ -14,12 +14,11 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import nn
 
 from labreport import paths
 from labreport.evidence.notes import notes
 from labreport.evidence.tables import duration, percent
-from labreport.facts.recipes import RECIPES, Recipe, for_profile
+from labreport.facts.recipes import KNOWN, Recipe, for_profile
 from labreport.files import clear_leftovers, write_atomically, writing
 from labreport.images.splits import Data, Images
 from labreport.networks import costs, models, pretrained
@@ -28,7 +27,7 @@ from labreport.records.store import Store
 from labreport.training.compiled import steps_for
 from labreport.training.device import best_device, check_device, keep_freed_memory, memory_told, place, threads_for
 from labreport.training.evaluate import predict, predictions, score
-from labreport.training.features import Costs, frozen_features
+from labreport.training.features import Costs, behead, frozen_features
 from labreport.training.identity import code_of, network_of
 from labreport.training.optimizers import set_rates
 from labreport.training.owner import owned
@@ -319,7 +318,7 @@ def extract_features(
     """
     if recipe.pretrained:
         return frozen_features(recipe, data, seed, profile, device, watch)
-    source = for_profile(RECIPES[recipe.features_from], profile)
+    source = for_profile(KNOWN[recipe.features_from], profile)
     record = train(source, data, seed, profile=profile, device=device, watch=watch)
     weights = paths.runs(profile) / f"{record.stem}.safetensors"
     run = Run.start(source, seed, DeviceSplit.of(data.train, device), len(data.info.classes), device)
@@ -331,7 +330,7 @@ def extract_features(
             f"{recipe.name} needs the weights of {record.stem}, and {weights} is missing or damaged ({said}); restore "
             f"that file, or move {paths.records(profile) / record.stem}.json away to train that network again"
         ) from error
-    run.model.classifier = nn.Identity()
+    behead(run.model)
     train_features, val_features, test_features = (
         Images(predict(run, DeviceSplit.of(split, device)).clone(), split.labels)
         for split in (data.train, data.val, data.test)

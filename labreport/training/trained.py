@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from labreport import paths
 from labreport.evidence.statistics import wilson_interval
 from labreport.evidence.tables import title
-from labreport.facts.recipes import RECIPES, Recipe, for_profile
+from labreport.facts.recipes import KNOWN, RECIPES, Recipe, for_profile
 from labreport.files import write_atomically
 from labreport.images import augment, cifar10
 from labreport.images.photos import to_images
@@ -262,6 +262,11 @@ def _reference(name: str) -> tuple[Network, dict[str, Any]]:
 def _own(name: str, profile: str, data: Data | None) -> Network:
     """A network that was trained here: on this data where there is a choice, the first seed, the latest."""
     records = [record for record in Store(paths.records(profile)).all(name) if _own_weights(record).exists()]
+    if not records:
+        raise WeightsError(
+            f"{name}: its record in {paths.records(profile)} cannot be read or believed; "
+            f"`python -m labreport show {name}` says why"
+        )
     records.sort(key=lambda record: record.finished, reverse=True)
     wanted = data.info.fingerprint if data else None
     return _of_record(min(records, key=lambda record: (record.data.fingerprint != wanted, record.seed)))
@@ -306,7 +311,7 @@ def _features_of(record: RunRecord) -> RunRecord | None:
     """The record of the network whose features this one was trained on, if it was on any."""
     if "features_from" not in record.recipe:
         return None
-    source = for_profile(RECIPES[record.recipe["features_from"]], record.profile)
+    source = for_profile(KNOWN[record.recipe["features_from"]], record.profile)
     store = Store(paths.records(record.profile))
     found = store.runs(source.name, source.settings(), record.seed, record.data.fingerprint)
     if not (found := [candidate for candidate in found if _own_weights(candidate).exists()]):
@@ -328,7 +333,7 @@ def _on_images(recipe: Recipe, model: nn.Module, backbone: Network | None) -> tu
     if backbone is None:
         return recipe, model
     body = backbone.model
-    body.classifier = nn.Identity()
+    behead(body)
     whole = nn.Sequential(OrderedDict(features=body, head=model))
     return dataclasses.replace(recipe, normalization=backbone.recipe.normalization), whole.eval()
 

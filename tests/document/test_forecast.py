@@ -7,13 +7,13 @@ from labreport import paths
 from labreport.document import forecast as forecasts
 from labreport.document.forecast import forecast, recipes_trained, told
 from labreport.document.report import chapters_in
-from labreport.facts.recipes import RECIPES
+from labreport.facts.recipes import ABLATIONS, RECIPES, UPSCALED
 from labreport.lab.session import Lab
 from labreport.training.train import train
 
 
 def names(notebook):
-    return [recipe if isinstance(recipe, str) else recipe.name for recipe in recipes_trained(notebook)]
+    return [recipe if isinstance(recipe, str) else recipe.name for recipe in recipes_trained(notebook, "quick")]
 
 
 def test_what_the_chapters_train_is_read_from_their_code():
@@ -24,6 +24,21 @@ def test_what_the_chapters_train_is_read_from_their_code():
     assert set(trained["06"]) == set(RECIPES)
     assert {"no_flip", "my_net"} <= set(trained["07"])
     assert not {name for found in trained.values() for name in found if name.startswith("my_")} - {"my_net"}
+
+
+def test_the_profile_paper_trains_ablations_and_enlarged_images_too():
+    trained = {notebook.stem[:2]: recipes_trained(notebook, "paper") for notebook in chapters_in(paths.notebooks())}
+    assert ABLATIONS.keys() <= set(trained["05"]) and UPSCALED.keys() <= set(trained["04"])
+
+
+def test_a_report_is_not_complete_while_these_are_missing(monkeypatch, tmp_path):
+    lab = Lab("paper", 0, tmp_path, "cpu")
+    monkeypatch.setattr(Lab, "missing_seeds", lambda self, recipe: [0] * (recipe.name == "fast94_short"))
+    assert not lab.complete
+    monkeypatch.setattr(Lab, "missing_seeds", lambda self, recipe: [0] * (recipe.name == "frozen_64"))
+    assert lab.complete  # nobody has named weights
+    monkeypatch.setenv("LABREPORT_WEIGHTS", str(tmp_path))
+    assert not lab.complete
 
 
 @pytest.mark.parametrize(

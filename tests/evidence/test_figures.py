@@ -153,6 +153,13 @@ def test_reported_classes_are_drawn_for_cifar10_only():
     assert diamonds(ax) == []
 
 
+def test_reported_classes_are_drawn_beside_their_names_whatever_their_order():
+    listing = SYSTEMS["baseline"]
+    turned = dataclasses.replace(listing, per_class=listing.per_class[::-1])
+    (a,), (b,) = (figures.per_class(fake_records(seeds=2), system).axes for system in (listing, turned))
+    assert diamonds(a) == diamonds(b)
+
+
 def test_examples_name_true_and_predicted_class_and_confidence():
     record = fake_record()
     titles = [ax.get_title() for ax in figures.examples(record).get_axes() if ax.images]

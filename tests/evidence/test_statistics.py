@@ -242,6 +242,17 @@ def test_holm_by_hand():
     assert statistics.holm([0.6, 0.7]) == [1.0, 1.0]
 
 
+def test_seeds_that_differ_widen_the_difference_of_two_classes():
+    """Seeds lean to one class or the other; the images alone would not tell how much."""
+    rng = np.random.default_rng(3)
+    lean = np.array([0.1, 0.0, -0.1, 0.05, -0.05])[:, None]
+    a, b = rng.random((5, 5000)) < 0.7 + lean, rng.random((5, 5000)) < 0.7 - lean
+    low, high, _ = statistics.independent_difference(a, b)
+    one, other, _ = statistics.independent_difference(a.mean(axis=0), b.mean(axis=0))
+    assert high - low > 5 * (other - one)
+    assert (high - low) / 2 == pytest.approx(2.776 * np.std(2 * lean, ddof=1) / math.sqrt(5), rel=0.1)
+
+
 def test_independent_difference_covers_the_truth():
     rng = np.random.default_rng(7)
     hits = 0

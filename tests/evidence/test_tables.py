@@ -173,11 +173,11 @@ def test_table_1_of_nothing_says_so():
 
 
 def test_profiles_side_by_side():
-    frame = tables.profiles_table(fake_suite(1), fake_suite(3), "quick, %")
+    frame = tables.profiles_table(fake_suite(1), fake_suite(3))
     row = only(frame, "Method", "Origin")
-    assert row["quick, %"].endswith("(1)")
+    assert row["This run, %"].endswith("(1)")
     assert row["Reference run, %"].endswith("(3)")
-    assert only(frame, "Method", "ResNet (pretrained)")["quick, %"] == "not run"
+    assert only(frame, "Method", "ResNet (pretrained)")["This run, %"] == "not run"
 
 
 def test_neighbours_are_paired_over_gaps():

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from labreport.facts.recipes import PROFILES, RECIPES, for_profile, shortened
+from labreport.facts.recipes import PROFILES, RECIPES, SMOKE_IMAGES, for_profile, shortened
 
 
 def test_identity_is_what_is_computed_not_how_it_is_described():
@@ -47,6 +47,7 @@ def test_a_shortened_setting_is_no_longer_called_stated():
         ({"name": "bad/name"}, "'bad/name'.*files are named"),
         ({"name": ""}, "letters"),
         ({"name": ".."}, "begin"),
+        ({"name": "lr0.003"}, "'lr0.003'"),  # its files would be those of lr0.001
         ({"epochs": 0}, "epochs is 0.*from 1 up"),
         ({"epochs": 2.5}, "whole number"),
         ({"batch_size": -1}, "batch_size"),
@@ -78,3 +79,7 @@ def test_what_its_maker_has_changed_stays():
     epochs = dataclasses.replace(RECIPES["baseline"], name="mine", epochs=7)
     assert not shortened(epochs, "quick")
     assert for_profile(epochs, "smoke").epochs == 1
+
+
+def test_smoke_sees_as_few_images_as_it_says():
+    assert {for_profile(recipe, "smoke").train_images for recipe in RECIPES.values()} == {SMOKE_IMAGES}

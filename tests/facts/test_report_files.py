@@ -61,6 +61,8 @@ MISTAKES = [
     ('"79.1%"', "79.1", r"line 5: field 'printed'.*wrong type.*79.1"),
     ("dog: 67% (678/1000)", "dog: about 67%", r"line 7: listing"),
     ("dog: 67%", "wolf: 67%", r"line 7: listing.*airplane"),
+    ("(678/1000)", "(678/0)", r"line 7: listing.*no image"),
+    ('"79.1%"', '"7.91e-1"', r"line 5: field 'printed'.*'7.91e-1' is not written out"),
     ('printed = "79%"\n', 'printed = "79%"\nimages = "all"\n', r"field 'images'.*'all'"),
     ("method =", "name =", r"field '(method|name)'"),
     ("[[system]]", "[[system]", r"not TOML.*line 2"),

@@ -7,7 +7,8 @@ import pytest
 from fake_cifar10 import SIZE, batch, write
 from images.test_cifar10 import refused
 
-from labreport.images.formats import BATCH_FILES, CLASSES
+from labreport.facts.reported import CIFAR10_CLASSES as CLASSES
+from labreport.images.formats import BATCH_FILES
 
 pytestmark = pytest.mark.usefixtures("tenth_of_the_size")
 

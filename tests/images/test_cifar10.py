@@ -13,10 +13,11 @@ from fake_cifar10 import SIZE, batch, write
 from fake_cifar10 import numbers as numbers_of
 
 from labreport._torchvision import _import_torchvision, torchvision
+from labreport.facts.reported import CIFAR10_CLASSES as CLASSES
 from labreport.images import cifar10 as data
 from labreport.images import formats
 from labreport.images.cifar10 import DataError
-from labreport.images.formats import BATCH_FILES, CLASSES
+from labreport.images.formats import BATCH_FILES
 from labreport.lab.session import Lab
 
 pytestmark = pytest.mark.usefixtures("tenth_of_the_size")

@@ -11,8 +11,8 @@ import pytest
 from fake_cifar10 import SIZE, batch, numbers, pngs, write_binaries, write_pickles, write_png_folders
 from PIL import Image
 
+from labreport.facts.reported import CIFAR10_CLASSES as CLASSES
 from labreport.images import cifar10, formats
-from labreport.images.formats import CLASSES
 from labreport.images.splits import Data, DataError
 
 pytestmark = pytest.mark.usefixtures("tenth_of_the_size")

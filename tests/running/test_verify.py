@@ -9,6 +9,7 @@ from fake_records import FAKE_MACHINE
 from labreport import paths
 from labreport.__main__ import main
 from labreport.facts.recipes import RECIPES
+from labreport.images.synthetic import synthetic
 from labreport.lab.session import Lab
 from labreport.records.record import Epoch
 from labreport.records.store import Store
@@ -75,6 +76,13 @@ def test_the_tolerance_is_for_other_machines_only(loss, accuracy, same_kind, ver
 def test_another_number_of_threads_is_another_kind_of_machine():
     assert FAKE_MACHINE.same_kind(dataclasses.replace(FAKE_MACHINE, python="3.12"))
     assert not FAKE_MACHINE.same_kind(dataclasses.replace(FAKE_MACHINE, threads=2))
+
+
+def test_a_check_that_could_not_be_made_is_no_success(record, capsys, monkeypatch):
+    edit(record, code={"loop": "of another day"})
+    monkeypatch.setattr(Lab, "data", synthetic(n_train=100, n_val=50, n_test=50, seed=1))
+    assert main(["verify", "--profile", "smoke"]) == 1
+    assert "not checked: it is of other images" in capsys.readouterr().out
 
 
 def test_unknown_names_are_told(record, capsys):

@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from labreport import paths
-from labreport.facts.recipes import UPSCALED, for_profile
+from labreport.facts.recipes import KNOWN, RECIPES, UPSCALED, for_profile
 from labreport.images import augment
 from labreport.images import cifar10 as data
+from labreport.lab.session import Lab
 from labreport.networks import costs, models
 from labreport.networks.pretrained import WeightsUnavailable
 from labreport.training import features, trained
 from labreport.training.identity import code_of
 from labreport.training.run import TrainingError
-from labreport.training.train import train
+from labreport.training.train import extract_features, train
 
 CPU = torch.device("cpu")
 EXACT = dataclasses.replace(for_profile(UPSCALED["frozen_64"], "smoke"), precision="fp32")
@@ -94,6 +95,13 @@ def test_other_weights_give_another_run_and_other_features(images, weights, tmp_
     assert len([path for path in paths.runs("smoke").glob("features-*") if path.is_dir()]) == 2
 
 
+def test_features_of_fewer_images_are_others(images, weights):
+    few = images.first(50)
+    for some in (few, images):
+        seen = features.frozen_features(EXACT, some, 0, "smoke", CPU, print)[1].train
+        assert len(seen.images) == len(seen.labels) == len(some.train)
+
+
 def test_a_killed_computation_goes_on_from_its_last_file(images, weights, monkeypatch):
     monkeypatch.setattr(features, "A_FILE", 30)
     monkeypatch.setattr(features, "AT_ONCE", 20)
@@ -116,6 +124,37 @@ def test_without_weights_a_head_is_not_trained(images, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(WeightsUnavailable, match="LABREPORT_WEIGHTS"):
         train(for_profile(UPSCALED["frozen_32"], "smoke"), images, profile="smoke", device="cpu")
+
+
+def test_features_come_from_whatever_a_recipe_trains(images, monkeypatch, tmp_path):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    recipe = dataclasses.replace(for_profile(RECIPES["dnn_softmax"], "smoke"), features_from="fast94")
+    seen = extract_features(recipe, images, 0, "smoke", CPU, print)[1]
+    assert seen.test.images.shape == (60, 256)  # what its last layer sees
+    train(recipe, images, profile="smoke", device="cpu")
+
+
+def test_the_network_that_features_are_of_is_part_of_a_heads_code(monkeypatch):
+    before = code_of(RECIPES["dnn_softmax"])
+    with monkeypatch.context() as patch:
+        patch.setitem(models.MODELS, "deep_cnn", models.MODELS["fine_tuned"])
+        after = code_of(RECIPES["dnn_softmax"])
+    assert after["features"] != before["features"]
+    assert after | {"features": before["features"]} == before
+    monkeypatch.setitem(KNOWN, "deep_cnn", dataclasses.replace(RECIPES["deep_cnn"], lr=0.2))
+    assert code_of(RECIPES["dnn_softmax"])["features"] != before["features"]
+
+
+def test_weights_that_are_named_are_not_replaced_by_stored_runs_of_others(images, weights, tmp_path, monkeypatch):
+    recipe = for_profile(UPSCALED["frozen_32"], "smoke")
+    train(recipe, images, 0, profile="smoke", device="cpu")
+    lab = Lab("smoke", 0, None, "cpu")
+    monkeypatch.setattr(Lab, "data", images)
+    assert lab.missing_seeds(recipe) == []
+    save_file(models.resnet18(1000).state_dict(), tmp_path / "mine.safetensors")
+    assert lab.missing_seeds(recipe) == [0]
+    monkeypatch.delenv("LABREPORT_WEIGHTS")
+    assert lab.missing_seeds(recipe) == []
 
 
 def test_the_feature_network_is_part_of_a_heads_code():

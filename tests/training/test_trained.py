@@ -176,6 +176,14 @@ def test_predict_complains_in_a_sentence(arguments, named, reference, capsys):
     assert out == "" and err.count("\n") == 1 and named in err
 
 
+def test_a_record_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("LABREPORT_HOME", str(tmp_path))
+    paths.records("smoke").mkdir(parents=True)
+    (paths.records("smoke") / "mine-seed0-0123456789ab.json").write_text("{")
+    with pytest.raises(trained.WeightsError, match=r"mine: its record in .* cannot be read"):
+        trained._own("mine", "smoke", None)
+
+
 def test_answers_have_a_table_and_a_picture(reference, data):
     said = trained.load("fine_tuned").predict(data.test.images[:3])
     assert said.probabilities.sum(axis=1) == pytest.approx(1)

@@ -119,7 +119,7 @@ def conditions(lab: Lab, records: Sequence[RunRecord]) -> str:
 
 def environments(records: Sequence[RunRecord], key: str) -> str:
     stretches = (stretch for record in records for stretch in record.stretches)
-    return ", ".join(sorted({str(getattr(stretch.environment, key)) for stretch in stretches}))
+    return " / ".join(sorted({str(getattr(stretch.environment, key)) for stretch in stretches}))
 
 
 def measured(records: Sequence[RunRecord]) -> datetime.datetime:

@@ -35,7 +35,7 @@ def differing(records_by_name: Mapping[str, Sequence[RunRecord]]) -> str:
         kinds = {
             kind: sorted({str(getattr(e, kind)) for e in environments}) for kind in ("device", "threads", "precision")
         }
-        if words := [f"{kind} ({', '.join(values)})" for kind, values in kinds.items() if len(values) > 1]:
+        if words := [f"{kind} ({' / '.join(values)})" for kind, values in kinds.items() if len(values) > 1]:
             found.append(f"{records[0].title}, in {' and '.join(words)}")
     return f"Seeds of one system that differ: {'; '.join(found)}." if found else ""
 

@@ -18,5 +18,5 @@ def test_systems_whose_seeds_had_other_threads_are_named():
     assert differing({"baseline": alike, "fast94": other}) == ""
     other[1] = with_threads(other[1], 2)
     assert differing({"baseline": alike, "fast94": other}) == (
-        f"Seeds of one system that differ: {other[0].title}, in threads (1, 2)."
+        f"Seeds of one system that differ: {other[0].title}, in threads (1 / 2)."
     )

@@ -100,14 +100,16 @@ def seconds_of_storing(trained: Trained) -> float:
 
 
 def training_seconds() -> dict[str, float]:
-    """Mean seconds of each recipe's own training in the reference run; a pretrained one takes as long as its twin."""
+    """Median seconds of each recipe's own training in the reference run."""
     store = Store(paths.REPOSITORY / "figures" / "paper" / "records")
-    means = {}
-    for name, recipe in RECIPES.items():
-        if records := [r for r in store.all(name) if r.recipe == recipe.settings()]:
-            means[name] = statistics.mean(sum(row.seconds for row in record.history) for record in records)
-    means.setdefault("resnet18_pretrained", means["resnet18"])
-    return means
+    return {
+        name: statistics.median(
+            sum(row.seconds for row in record.history)
+            for record in store.all(name)
+            if record.recipe == recipe.settings()
+        )
+        for name, recipe in RECIPES.items()
+    }
 
 
 def hours(seconds: dict[str, float], driver: dict[str, float], workers: int, faster: float) -> tuple[float, float]:

@@ -165,7 +165,7 @@ class Lab:
         from labreport.networks.pretrained import is_named
         from labreport.running.plan import recipes_of
 
-        wanted = recipes_of(self.profile, gpus=self.profile == "paper" and self.has_gpu)
+        wanted = recipes_of(self.profile, gpus=self.has_gpu)
         return not any(self.missing_seeds(recipe) for recipe in wanted if not recipe.pretrained or is_named())
 
     def missing_seeds(self, recipe: Recipe) -> list[int]:

@@ -206,7 +206,7 @@ def listing(lab: Lab, systems: RecordsByName) -> None:
     lab.table(frame, "listing", caption)
     fits = {title: frame[f"{title} is"] == "agrees" for title in map(tables.short_title, seen.values())}
     findings = (
-        f"- {title}: {fit[1:].sum()} of the {len(fit) - 1} classes, {'and' if fit[0] else 'but not'} the loss."
+        f"- {title}: {fit[1:].sum()} of the {len(fit) - 1} classes; {'the loss, too' if fit[0] else 'not the loss'}."
         for title, fit in fits.items()
     )
     lab.say("What one more training could have printed of it:\n\n" + "\n".join(findings))

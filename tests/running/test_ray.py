@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from labreport import paths
+from labreport.facts.recipes import RECIPES, for_profile
 from labreport.images.cifar10 import synthetic
 from labreport.records.store import Store
 from labreport.training.run import DeviceSplit
@@ -28,6 +29,7 @@ from training.test_train import TINY, same  # noqa: E402
 from labreport.running import ray as on_ray  # noqa: E402
 from labreport.running.plan import Training  # noqa: E402
 
+EPOCHS = for_profile(RECIPES["baseline"], "quick").epochs
 COMMAND = [sys.executable, "-m", "labreport", "train", "--on", "ray"]
 BASELINES = [*COMMAND, "baseline", "--profile", "quick", "--seeds", "0", "1"]
 
@@ -94,7 +96,7 @@ def test_a_node_that_goes_away_costs_a_retry_and_no_result(cluster, driver):
     assert [record.seed for record in records] == [0, 1]
     assert sum("baseline, seed" in line for line in said.splitlines()) == 2, said
     stretches = sorted([(s.first, s.last) for s in record.stretches] for record in records)
-    assert stretches[1] == [(1, 4)]  # undisturbed
+    assert stretches[1] == [(1, EPOCHS)]  # undisturbed
     assert [first for first, _ in stretches[0]] == [1, stretches[0][0][1] + 1]  # went on from its checkpoint
     assert not list(paths.runs("quick").glob("*.token"))
 
@@ -118,13 +120,13 @@ def test_a_driver_that_is_asked_to_end_ends_its_trainings_and_goes_on_later(driv
     said, _ = process.communicate(timeout=10)
     assert process.returncode == 75
     epochs = len(torch.load(checkpoints()[0], weights_only=True)["history"])
-    assert f"goes on from epoch {epochs + 1} of 4 (baseline, seed 0)" in said
+    assert f"goes on from epoch {epochs + 1} of {EPOCHS} (baseline, seed 0)" in said
     mine = psutil.Process().children(recursive=True)
     busy = [p for p in mine if "baseline" in " ".join(p.cmdline())]  # Ray shows a task's name there
     assert psutil.wait_procs(busy, timeout=10)[1] == []
     said, _ = driver(BASELINES[:-1]).communicate(timeout=300)
     (record,) = Store(paths.records("quick")).all()
-    assert [(s.first, s.last) for s in record.stretches] == [(1, epochs), (epochs + 1, 4)], said
+    assert [(s.first, s.last) for s in record.stretches] == [(1, epochs), (epochs + 1, EPOCHS)], said
 
 
 def test_images_are_read_where_they_lie(home):
